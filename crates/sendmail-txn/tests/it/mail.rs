@@ -5,12 +5,12 @@ use std::sync::Arc;
 use mockall::Sequence;
 use sendmail_core::mock::{MockDecisionLog, MockDecisionStore, MockQueueStore};
 use sendmail_core::{
-    Capabilities, DecisionLog, DecisionStore, Error, ErrorKind, MailDelivery, ResourceId,
-    Transaction, TransactionStatus,
+    Capabilities, DataManager, DecisionLog, DecisionStore, Error, ErrorKind, MailDelivery,
+    PrepareContext, QueueId, ResourceId, Transaction, TransactionId, TransactionStatus, Vote,
 };
-use sendmail_txn::{CommitOutcome, Limits, QueuedDelivery, TransactionManager};
+use sendmail_txn::{CommitOutcome, Limits, MailDataManager, QueuedDelivery, TransactionManager};
 
-use crate::fake::{FakeDatabase, FakeQueue, Fault, Place, World, clock, mail};
+use crate::fake::{FakeDatabase, FakeQueue, Fault, NOW, Place, World, clock, mail};
 
 async fn send(delivery: &QueuedDelivery, transaction: &mut Transaction, name: &str) {
     let (envelope, message) = mail(name);
@@ -259,7 +259,7 @@ async fn limits_are_told_with_both_numbers_and_nothing_joins() {
 
     let (envelope, _) = mail("big");
     let raw = format!("Message-ID: <a@b>\n\n{}", "x\n".repeat(500));
-    let big = sendmail_core::Message::from_raw(raw.as_bytes(), crate::fake::NOW, "b").unwrap();
+    let big = sendmail_core::Message::from_raw(raw.as_bytes(), NOW, "b").unwrap();
     let error = delivery.send(&mut transaction, envelope, big).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert!(error.to_string().contains("limit: 1000"), "{error}");
@@ -363,4 +363,50 @@ async fn nothing_is_published_or_discarded_in_doubt() {
     store.expect_discard().never();
     let outcome = commit_two(with_log(store, log)).await;
     assert!(matches!(outcome, CommitOutcome::Uncertain(_)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_commit_that_is_repeated_decides_once_and_an_abort_after_it_undoes_nothing() {
+    let world = World::default();
+    let queue = FakeQueue::new("queue", &world);
+    let mut manager = MailDataManager::new(queue.shared());
+    for name in ["a", "b"] {
+        let (envelope, message) = mail(name);
+        manager.hand_over(QueueId::mint(NOW), envelope, message);
+    }
+    let transaction = TransactionId::mint(NOW);
+    let mut context = PrepareContext::new(transaction, Some("queue".parse().unwrap()));
+    assert_eq!(manager.prepare(&mut context).await.unwrap(), Vote::Yes);
+
+    world.fail("queue publish", Fault::Before(ErrorKind::Full));
+    let error = manager.commit().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CommittedFinishPending);
+    manager.abort().await;
+    manager.commit().await.unwrap();
+    assert_eq!(
+        world.calls()[4..],
+        ["queue decide", "queue publish", "queue publish"].map(String::from)
+    );
+    assert_eq!(queue.names(Place::Published), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_commit_that_was_not_prepared_does_nothing() {
+    let world = World::default();
+    let mut manager = MailDataManager::new(FakeQueue::new("queue", &world).shared());
+    assert_eq!(manager.commit().await.unwrap_err().kind(), ErrorKind::InvalidState);
+    assert_eq!(world.calls(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_queue_decides_for_another_although_its_own_mail_is_gone() {
+    let world = World::default();
+    let mut manager = MailDataManager::new(FakeQueue::new("queue", &world).shared());
+    let transaction = TransactionId::mint(NOW);
+    let mut context = PrepareContext::new(transaction, Some("queue".parse().unwrap()));
+    assert_eq!(manager.prepare(&mut context).await.unwrap(), Vote::ReadOnly);
+    context.mark(QueueId::mint(NOW));
+    assert_eq!(manager.prepare(&mut context).await.unwrap(), Vote::Yes);
+    manager.commit().await.unwrap();
+    assert_eq!(world.calls(), ["queue propose", "queue decide"]);
 }
