@@ -1,2 +1,9 @@
 //! What tests of a mail queue need: conformance suites for the traits of `sendmail-core`, a strict
 //! in-memory store, a scripted SMTP server, and a mailer for tests of applications.
+
+mod clock;
+mod memory;
+pub mod suite;
+
+pub use clock::ManualClock;
+pub use memory::{MemoryStore, Operation};
