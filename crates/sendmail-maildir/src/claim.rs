@@ -46,7 +46,7 @@ pub(crate) struct Held {
 /// What is in a queue file, of whichever program.
 pub(crate) struct Content {
     pub(crate) loaded: Loaded,
-    /// Whether it is the first time that this message is claimed, as far as its name tells.
+    /// Whether the log is still to tell that it was queued.
     fresh: bool,
 }
 
@@ -145,9 +145,11 @@ impl Queue {
         let Some(worker) = self.worker_if_any() else { return };
         worker.journal.unreserve(batch.reserved);
         for held in &batch.held {
-            let (place, name) = (Place::lane(&held.options), held.name.encode());
+            let place = Place::lane(&held.options);
+            // Nobody was told of it yet.
+            let back = MessageName { told: false, ..held.name };
             // What cannot be put back is free when this worker ends.
-            let _ = self.move_to(&worker.dir, &name, &place, &name);
+            let _ = self.move_to(&worker.dir, &held.name.encode(), &place, &back.encode());
         }
     }
 
@@ -195,8 +197,8 @@ impl Queue {
         if lock(&self.claims).contains_key(&name.id) {
             return Err(Misfit::Stays("another file with the same id is being sent".to_owned()));
         }
-        let name = name.published();
         let content = self.read_message(dir, file, name)?;
+        let name = MessageName { told: true, ..name.published() };
         let worker = self.worker().map_err(|error| stays(&error))?;
         rename(dir, file, &worker.dir, &name.encode())?;
         Ok((self.hold(name, &content), content))
@@ -240,6 +242,7 @@ impl Queue {
                 other => Misfit::Damaged(other.to_string()),
             })?;
             self.check_owner(dir, file)?;
+            let name = MessageName { told: true, ..name };
             let worker = self.worker().map_err(|error| stays(&error))?;
             rename(dir, file, &worker.dir, &name.encode())?;
             Ok((self.hold(name, &content), content))
@@ -282,7 +285,7 @@ impl Queue {
                     message: file.message,
                     queued_at: file.head.queued_at,
                 },
-                fresh: name.attempts == 0 && name.kills == 0,
+                fresh: !name.told,
             }),
             Err(error @ FormatError::NewerVersion(_)) => {
                 self.leave_alone(file);
@@ -482,8 +485,8 @@ fn decode_foreign(
     written: Timestamp,
 ) -> std::result::Result<Content, ForeignError> {
     let (envelope, message): (Envelope, _) = foreign::decode(bytes, name.id, written)?;
-    let fresh = name.attempts == 0 && name.kills == 0;
-    Ok(Content { loaded: Loaded { envelope, message, queued_at: written }, fresh })
+    let loaded = Loaded { envelope, message, queued_at: written };
+    Ok(Content { loaded, fresh: !name.told })
 }
 
 pub(crate) fn lost(operation: &'static str, claim: &Claim) -> Error {

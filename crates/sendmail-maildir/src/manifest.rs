@@ -5,9 +5,9 @@
 //! fail for lack of room, and it is one change to one file, so that all the messages are decided or
 //! none is. A manifest is removed when all its messages are published and that is durable.
 //!
-//! A message that is asked about and that no manifest names may be one whose transaction is still
-//! being prepared by somebody else. The answer "aborted" must be final, so a fence is left: a
-//! proposal over a fenced message fails.
+//! The answer "aborted" must be final. A message that no manifest names may be one whose transaction is
+//! still being prepared by somebody else, so a fence is left with the answer: a proposal over a fenced
+//! message fails, and nobody publishes it any more.
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -89,8 +89,10 @@ impl Queue {
         let operation = "decide the transaction";
         let mut proposals = lock(&self.proposals);
         let Some(proposal) = proposals.get_mut(&transaction) else {
-            return Err(Error::new(ErrorKind::InvalidState, operation, "it was not proposed")
-                .with("transaction", transaction));
+            let message = "it was not proposed, or was withdrawn";
+            return Err(
+                Error::new(ErrorKind::Aborted, operation, message).with("transaction", transaction)
+            );
         };
         if proposal.uncertain {
             let before = io::Error::other("the decision could not be synced before");
@@ -134,8 +136,11 @@ impl Queue {
 
     pub(crate) fn fence(&self, id: QueueId) -> Result<Decision> {
         let fence = || -> io::Result<Decision> {
-            if let Some(decision) = self.look_up(id)? {
-                return Ok(decision);
+            match self.look_up(id)? {
+                Some(decision @ (Decision::Committed | Decision::Unfinished)) => {
+                    return Ok(decision);
+                }
+                Some(Decision::Aborted) | None => {}
             }
             let dir = self.own_staged()?;
             match dir.create(&fence_name(id)) {
@@ -270,7 +275,7 @@ fn parse_manifest_name(name: &[u8]) -> Option<(TransactionId, OwnerId)> {
     Some((transaction.parse().ok()?, parse_owner(owner)?))
 }
 
-fn fence_name(id: QueueId) -> Vec<u8> {
+pub(crate) fn fence_name(id: QueueId) -> Vec<u8> {
     format!("{id}.fence").into_bytes()
 }
 

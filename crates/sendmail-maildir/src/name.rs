@@ -7,7 +7,7 @@ use uuid::Uuid;
 /// finished, and it holds a lock on a file of that name while it lives.
 pub(crate) type OwnerId = Uuid;
 
-/// What a queue file's name says: `ID.aA.kK[.dDUE.wDELAY][.f][.oOWNER]`.
+/// What a queue file's name says: `ID.aA.kK[.dDUE.wDELAY][.f][.t][.oOWNER]`.
 ///
 /// A mail reader may have appended `:2,` and flags, which are read over and not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(crate) struct MessageName {
     pub(crate) due: Option<Due>,
     /// Whether the content is as another program wrote it.
     pub(crate) foreign: bool,
+    /// Whether the log tells that it was queued.
+    pub(crate) told: bool,
     /// Who wrote it, while it is not published.
     pub(crate) owner: Option<OwnerId>,
 }
@@ -49,7 +51,7 @@ impl Due {
 impl MessageName {
     /// The name of a message that is new.
     pub(crate) fn new(id: QueueId) -> Self {
-        Self { id, attempts: 0, kills: 0, due: None, foreign: false, owner: None }
+        Self { id, attempts: 0, kills: 0, due: None, foreign: false, told: false, owner: None }
     }
 
     /// Without due time and owner: as it stands where it is due.
@@ -73,6 +75,9 @@ impl MessageName {
         }
         if self.foreign {
             text.push_str(".f");
+        }
+        if self.told {
+            text.push_str(".t");
         }
         if let Some(owner) = self.owner {
             text.push_str(&format!(".o{owner}"));
@@ -104,6 +109,10 @@ impl MessageName {
             name.foreign = true;
             next = parts.next();
         }
+        if next == Some("t") {
+            name.told = true;
+            next = parts.next();
+        }
         if let Some(owner) = next.and_then(|part| part.strip_prefix('o')) {
             name.owner = Some(parse_owner(owner)?);
             next = parts.next();
@@ -133,15 +142,16 @@ mod tests {
             any::<u32>(),
             any::<u32>(),
             proptest::option::of((any::<i64>(), any::<u64>())),
-            any::<bool>(),
+            any::<(bool, bool)>(),
             proptest::option::of(any::<[u8; 16]>()),
         )
-            .prop_map(|(id, attempts, kills, due, foreign, owner)| MessageName {
+            .prop_map(|(id, attempts, kills, due, (foreign, told), owner)| MessageName {
                 id: QueueId::from_bytes(id),
                 attempts,
                 kills,
                 due: due.map(|(at, delay_ms)| Due { at: Timestamp::from_millis(at), delay_ms }),
                 foreign,
+                told,
                 owner: owner.map(Uuid::from_bytes),
             })
     }

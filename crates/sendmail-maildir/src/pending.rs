@@ -16,6 +16,7 @@ use sendmail_core::{
 
 use crate::disk::{Dir, Kind};
 use crate::format::{self, Head, MAX_HEAD};
+use crate::manifest::fence_name;
 use crate::name::MessageName;
 use crate::owner;
 use crate::queue::{Handle, Place, Queue, gone, lock, uncertain};
@@ -53,6 +54,9 @@ impl Queue {
             queued_at: self.now(),
             envelope: new.envelope.clone(),
         };
+        if self.is_written(new)? {
+            return Ok(());
+        }
         let name = MessageName::new(new.id).owned(self.owner.id).encode();
         let parts: [&[u8]; 2] = [&format::encode_head(&head, &new.message), new.message.as_bytes()];
         let mut result = self.layout.tmp.write_synced(&name, &parts);
@@ -65,6 +69,30 @@ impl Queue {
         let (resource, options) = (new.resource.clone(), new.envelope.options().clone());
         lock(&self.written).insert(new.id, Written { resource, options, staged: false });
         Ok(())
+    }
+
+    /// Whether this process wrote the message before; an error if it wrote another one under this id.
+    fn is_written(&self, new: &NewMessage) -> Result<bool> {
+        let operation = "write the message into the queue";
+        let Some(written) = lock(&self.written).get(&new.id).cloned() else { return Ok(false) };
+        let name = MessageName::new(new.id).owned(self.owner.id).encode();
+        let read = || match written.staged {
+            false => self.layout.tmp.read(&name, u64::MAX),
+            true => self.layout.staged.make_dir(written.resource.as_str())?.read(&name, u64::MAX),
+        };
+        let content =
+            read().map_err(|error| Error::io(operation, error).with("queue id", new.id))?;
+        let same = format::decode(content, new.id).is_ok_and(|file| {
+            file.head.envelope == new.envelope
+                && file.head.resource == new.resource
+                && file.message == new.message
+        });
+        if same {
+            return Ok(true);
+        }
+        let message =
+            "another message was written under this queue id; mint one for each hand-over";
+        Err(Error::new(ErrorKind::InvalidInput, operation, message).with("queue id", new.id))
     }
 
     /// Leaves the processor its reserve, and keeps to the limit of messages.
@@ -193,6 +221,13 @@ impl Queue {
                 .with("queue id", id)
                 .with("directory", found.dir.path().display()));
             };
+            let fenced = || self.own_staged()?.exists(&fence_name(id));
+            if head.resource == self.layout.resource
+                && fenced().map_err(|error| Error::io(operation, error))?
+            {
+                let message = "it was given up as rolled back, and that is final";
+                return Err(Error::new(ErrorKind::Aborted, operation, message).with("queue id", id));
+            }
             let moved = self
                 .publish_file(&found.dir, found.name, head.envelope.options(), now)
                 .map_err(|error| Error::io(operation, error).with("queue id", id))?;
@@ -287,10 +322,10 @@ impl Queue {
         for resource in self.layout.staged.names()? {
             let resource = resource?;
             let Ok(name) = String::from_utf8(resource.bytes) else { continue };
-            if matches!(resource.kind, Kind::Directory | Kind::Unknown) {
-                if let Some(dir) = self.layout.staged.open_dir(&name)? {
-                    find_in(Handle::Own(dir), wanted, &mut found)?;
-                }
+            if matches!(resource.kind, Kind::Directory | Kind::Unknown)
+                && let Some(dir) = self.layout.staged.open_dir(&name)?
+            {
+                find_in(Handle::Own(dir), wanted, &mut found)?;
             }
         }
         Ok(found)

@@ -89,7 +89,8 @@ impl Queue {
         };
         let name = lock(&self.claims).get(&claim.id).map(|held| held.name);
         let name = name.ok_or_else(|| crate::claim::lost(operation, claim))?;
-        self.with_reserve(|| self.carry_out(&worker.dir, name, &effect)).map_err(trouble)?;
+        let act = || self.carry_out(&worker.dir, name, true, &effect);
+        self.with_reserve(act).map_err(trouble)?;
         self.drop_claim(worker, claim.id, Record::Finished(claim.id));
         Ok(events)
     }
@@ -137,15 +138,22 @@ impl Queue {
     }
 
     /// Does with a claimed file what the journal says. May be repeated, by whoever takes over.
+    ///
+    /// `told` says whether the log tells that the message was queued.
     pub(crate) fn carry_out(
         &self,
         dir: &Dir,
         name: MessageName,
+        told: bool,
         effect: &Effect,
     ) -> io::Result<()> {
         let file = name.encode();
-        let settled =
-            MessageName { attempts: effect.attempts, kills: effect.kills, ..name.published() };
+        let settled = MessageName {
+            attempts: effect.attempts,
+            kills: effect.kills,
+            told,
+            ..name.published()
+        };
         if effect.stay.is_empty() && effect.failed.is_empty() {
             return gone(dir.unlink(&file)).map(drop);
         }
@@ -295,7 +303,7 @@ fn event_kinds(result: &RecipientResult) -> &'static [MailEventKind] {
         Verdict::Done => &[MailEventKind::Sent],
         Verdict::Retry if unknown => &[MailEventKind::PossibleDuplicate],
         Verdict::Retry => &[MailEventKind::Deferred],
-        Verdict::Hold if unknown => &[MailEventKind::PossibleDuplicate, MailEventKind::Held],
+        Verdict::Hold if unknown => &[MailEventKind::Held, MailEventKind::PossibleDuplicate],
         Verdict::Hold => &[MailEventKind::Held],
         Verdict::Fail => &[MailEventKind::Failed],
         Verdict::Expire => &[MailEventKind::Expired],

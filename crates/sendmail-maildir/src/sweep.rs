@@ -21,6 +21,8 @@ use crate::scan::{due_folders, lanes};
 
 /// How old a left-over must be that has no owner, before it is removed.
 const LEFT_OVER: Duration = Duration::from_secs(36 * 60 * 60);
+/// How long a decision is kept that nobody has said may be forgotten.
+const DECIDED: Duration = Duration::from_secs(24 * 60 * 60);
 /// How old zope.sendmail's lock on a file that is gone must be, before it is removed.
 const ZOPE_LOCK: Duration = Duration::from_secs(3 * 60 * 60);
 
@@ -91,11 +93,18 @@ impl Queue {
         Ok(())
     }
 
-    /// Forgets those of a decided manifest's messages that were this queue's own: they are published.
-    /// What another queue named this one for is for that one to forget.
+    /// Forgets those of an old decided manifest's messages that were this queue's own, for a process
+    /// that died before it could: they are published. What another queue named this one for is for
+    /// that one to forget.
     fn forget_own(&self, manifest: &Manifest) -> Result<()> {
+        let trouble = |error| Error::io("sweep the queue", error);
+        let dir = self.own_staged().map_err(trouble)?;
+        let name = manifest_name(manifest.transaction, manifest.owner);
+        if manifest.own.is_empty() || !self.is_older(&dir, &name, DECIDED).map_err(trouble)? {
+            return Ok(());
+        }
         // Somebody else may have published them and not synced it yet.
-        self.layout.root.sync_all().map_err(|error| Error::io("sweep the queue", error))?;
+        self.layout.root.sync_all().map_err(trouble)?;
         self.forget(&manifest.own)
     }
 

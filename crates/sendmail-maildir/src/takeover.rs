@@ -22,6 +22,7 @@ use crate::queue::Queue;
 /// What a dead worker's journal says about one of its claims.
 #[derive(Debug, Default, Clone)]
 struct Fate {
+    claimed: bool,
     begun: bool,
     handed_over: bool,
     settled: Option<Effect>,
@@ -30,6 +31,8 @@ struct Fate {
 /// A conclusion about one message, and what is to be told.
 struct Conclusion {
     name: MessageName,
+    /// Whether the log tells that the message was queued.
+    told: bool,
     effect: Effect,
     events: Vec<MailEvent>,
     /// How much room the events may take in the journal.
@@ -83,7 +86,7 @@ impl Queue {
         }
         self.write_down(&conclusions)?;
         for conclusion in &conclusions {
-            let act = || self.carry_out(&dir, conclusion.name, &conclusion.effect);
+            let act = || self.carry_out(&dir, conclusion.name, conclusion.told, &conclusion.effect);
             self.with_reserve(act)?;
         }
         self.keep_events(conclusions.into_iter().flat_map(|each| each.events).collect());
@@ -103,7 +106,7 @@ impl Queue {
     /// What follows from the journal for one message.
     fn conclude(&self, name: MessageName, content: &Content, fate: &Fate) -> Conclusion {
         if let Some(effect) = fate.settled.clone() {
-            return Conclusion { name, effect, events: Vec::new(), room: 0 };
+            return Conclusion { name, told: true, effect, events: Vec::new(), room: 0 };
         }
         let envelope = &content.loaded.envelope;
         let message_id = content.loaded.message.message_id();
@@ -146,7 +149,9 @@ impl Queue {
             }
             _ => {}
         }
-        Conclusion { name, effect, events, room: room_for(&all, message_id) }
+        // The worker marks the file when it claims it, and then writes down that it did.
+        let told = name.told && (fate.claimed || name.attempts > 0);
+        Conclusion { name, told, effect, events, room: room_for(&all, message_id) }
     }
 
     fn held(&self, why: &str) -> MailEvent {
@@ -184,7 +189,7 @@ impl Queue {
         while let Some((record, _)) = records.next_record()? {
             match record {
                 Record::Claimed(id) => {
-                    fates.insert(id, Fate::default());
+                    fates.insert(id, Fate { claimed: true, ..Fate::default() });
                 }
                 Record::Begun(id) => fates.entry(id).or_default().begun = true,
                 Record::HandedOver(id) => fates.entry(id).or_default().handed_over = true,
@@ -195,7 +200,7 @@ impl Queue {
                     if let Some(fate) = fates.get_mut(&id)
                         && fate.settled.is_none()
                     {
-                        *fate = Fate::default();
+                        *fate = Fate { claimed: true, ..Fate::default() };
                     }
                 }
                 Record::Event(_) => {}
