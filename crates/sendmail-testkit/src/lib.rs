@@ -4,6 +4,8 @@
 mod clock;
 mod memory;
 pub mod suite;
+mod test_mailer;
 
 pub use clock::ManualClock;
 pub use memory::{MemoryStore, Operation};
+pub use test_mailer::{Answer, Delivery, TestMailer};
