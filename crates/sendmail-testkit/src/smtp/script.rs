@@ -13,6 +13,8 @@ pub enum At {
     Greeting,
     /// EHLO was received.
     Ehlo,
+    /// EHLO was received, and not over TLS.
+    EhloInClear,
     /// HELO was received.
     Helo,
     /// STARTTLS was received. If the reply starts with 220 the handshake follows.

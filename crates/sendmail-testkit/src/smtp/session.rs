@@ -82,16 +82,7 @@ impl Dialogue<'_> {
             return self.auth(line).await;
         }
         let next = match verb(line).as_str() {
-            "EHLO" => {
-                self.state = State::default();
-                let lines = std::iter::once("scripted.example".to_owned());
-                let mut lines: Vec<String> =
-                    lines.chain(self.script.capabilities.iter().cloned()).collect();
-                if self.encrypted {
-                    lines.retain(|line| !line.eq_ignore_ascii_case("STARTTLS"));
-                }
-                self.act(&[At::Ehlo], &multi_line(250, &lines)).await?
-            }
+            "EHLO" => self.ehlo().await?,
             "HELO" => self.act(&[At::Helo], "250 scripted.example").await?,
             "STARTTLS" => return self.starttls().await,
             "AUTH" => return self.auth(line).await,
@@ -110,6 +101,17 @@ impl Dialogue<'_> {
             _ => self.send(b"500 5.5.2 unknown command\r\n").await?,
         };
         Ok(going_on(&next))
+    }
+
+    async fn ehlo(&mut self) -> io::Result<Next> {
+        self.state = State::default();
+        let mut lines = vec!["scripted.example".to_owned()];
+        lines.extend(self.script.capabilities.iter().cloned());
+        if self.encrypted {
+            lines.retain(|line| !line.eq_ignore_ascii_case("STARTTLS"));
+            return self.act(&[At::Ehlo], &multi_line(250, &lines)).await;
+        }
+        self.act(&[At::EhloInClear, At::Ehlo], &multi_line(250, &lines)).await
     }
 
     async fn mail(&mut self, line: &str) -> io::Result<Next> {
