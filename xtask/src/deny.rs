@@ -23,7 +23,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
         }
         shell::run(cargo().args(["install", "cargo-deny", "--locked"]))?;
     }
-    shell::run(cargo().args(["deny", "--all-features", "check", "bans", "licenses", "sources"]))?;
+    shell::run(cargo().args([
+        "deny",
+        "--all-features",
+        "check",
+        "--hide-inclusion-graph",
+        "bans",
+        "licenses",
+        "sources",
+    ]))?;
     if shell::run(cargo().args(["deny", "--all-features", "fetch", "db"])).is_err() {
         println!("advisories were skipped: their database could not be fetched");
         return Ok(());

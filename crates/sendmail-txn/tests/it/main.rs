@@ -7,6 +7,7 @@ mod direct;
 mod events;
 mod fake;
 mod mail;
+mod memory_store;
 mod model;
 mod recovery;
 mod run;
