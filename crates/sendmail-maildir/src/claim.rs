@@ -211,6 +211,10 @@ impl Queue {
         dir: &Dir,
         file: &[u8],
     ) -> std::result::Result<(Held, Content), Misfit> {
+        let version = version(dir, file)?;
+        if self.is_left_alone(&version) {
+            return Err(Misfit::Gone);
+        }
         let lock_name = [b".sending-", file].concat();
         match dir.link(file, &lock_name) {
             Ok(()) => {}
@@ -238,7 +242,10 @@ impl Queue {
             }
             let written = written_at(dir, file);
             let content = decode_foreign(&bytes, name, written).map_err(|error| match error {
-                ForeignError::NoEnvelope => Misfit::Stays(error.to_string()),
+                ForeignError::NoEnvelope => {
+                    self.leave_alone(&version);
+                    Misfit::Stays(error.to_string())
+                }
                 other => Misfit::Damaged(other.to_string()),
             })?;
             self.check_owner(dir, file)?;
@@ -471,6 +478,14 @@ fn read_limited(dir: &Dir, file: &[u8], limit: usize) -> std::result::Result<Vec
 
 fn stays(error: &io::Error) -> Misfit {
     Misfit::Stays(error.to_string())
+}
+
+/// A name for a file as it is now: once it is written to, it has another one.
+fn version(dir: &Dir, file: &[u8]) -> std::result::Result<Vec<u8>, Misfit> {
+    let stat = dir.stat(file).map_err(|_| Misfit::Gone)?;
+    let (inode, size) = (stat.st_ino, stat.st_size);
+    let written = format!("/{inode}/{size}/{}/{}", stat.st_mtime, stat.st_mtime_nsec);
+    Ok([file, written.as_bytes()].concat())
 }
 
 /// When a file was last written, which does not change by being renamed or read.

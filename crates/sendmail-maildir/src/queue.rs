@@ -156,13 +156,12 @@ impl Queue {
         let layout = Layout::open(path, id)?;
         let owner = Owner::begin(&layout.owners, id)
             .map_err(|error| Error::io("open the queue", error).with("path", path.display()))?;
-        let wake = Wake::watch(&layout);
         Ok(Self {
             layout,
             options,
             owner,
             boot: owner::boot_id(),
-            wake,
+            wake: Wake::default(),
             written: Mutex::default(),
             proposals: Mutex::default(),
             claims: Mutex::default(),

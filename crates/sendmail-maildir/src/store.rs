@@ -176,7 +176,7 @@ impl QueueStore for MaildirStore {
 
     async fn wait_for_work(&self, timeout: Duration) {
         tokio::select! {
-            () = self.queue.wake.wait() => {}
+            () = self.queue.wake.wait(&self.queue.layout) => {}
             () = self.queue.options.clock.sleep(timeout) => {}
         }
     }

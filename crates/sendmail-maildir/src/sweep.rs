@@ -141,6 +141,11 @@ impl Queue {
         let mut removed = self.remove_old(&self.layout.discarded, keep, |_| true)?;
         removed += self.remove_old(&self.own_staged()?, keep, is_fence)?;
         removed += self.remove_old(&self.layout.wishes, keep, |_| true)?;
+        // Files that were being made when their maker died.
+        let half_made = |name: &[u8]| name.starts_with(b".new-") || name.starts_with(b".queue.");
+        for dir in [&self.layout.root, &self.layout.owners, &self.layout.journal] {
+            removed += self.remove_old(dir, LEFT_OVER, half_made)?;
+        }
         for dir in [&self.layout.new, &self.layout.cur] {
             for name in dir.names()? {
                 let bytes = name?.bytes;

@@ -21,6 +21,7 @@ use self::record::Record;
 use self::segment::{Header, START, frame, seal, set_watermark};
 use crate::disk::{Dir, allocate};
 use crate::name::OwnerId;
+use crate::queue::is_full;
 
 /// How large a segment is made unless one claim needs more.
 const SEGMENT_SIZE: u64 = 4 << 20;
@@ -76,7 +77,7 @@ pub(crate) struct Mark {
 impl Journal {
     /// Begins a journal for `worker`.
     pub(crate) fn begin(dir: &Dir, worker: OwnerId, boot: Uuid) -> io::Result<Self> {
-        let (segment, size) = new_segment(dir, worker, boot, SEGMENT_SIZE)?;
+        let (segment, size) = new_segment(dir, worker, boot, START + FREE)?;
         let state = State {
             segment: std::sync::Arc::new(segment),
             size,
@@ -111,7 +112,7 @@ impl Journal {
         let mut carried = Vec::new();
         state.open.values().flatten().for_each(|record| frame(record, &mut carried));
         let need = START + carried.len() as u64 + state.reserved + bytes + FREE;
-        let (segment, size) = new_segment(dir, self.worker, self.boot, need.max(SEGMENT_SIZE))?;
+        let (segment, size) = new_segment(dir, self.worker, self.boot, need)?;
         segment.write_all_at(&carried, START)?;
         segment.sync_data()?;
         // The old segment is sealed only now: a crash in between leaves two that say the same.
@@ -222,8 +223,18 @@ impl State {
     }
 }
 
-/// Makes a segment under the next free number.
-fn new_segment(dir: &Dir, worker: OwnerId, boot: Uuid, size: u64) -> io::Result<(File, u64)> {
+/// Makes a segment under the next free number: of the usual size, or, on a disk that has not got that
+/// much, of the size that is needed.
+fn new_segment(dir: &Dir, worker: OwnerId, boot: Uuid, need: u64) -> io::Result<(File, u64)> {
+    match try_segment(dir, worker, boot, need.max(SEGMENT_SIZE)) {
+        Err(error) if is_full(&error) && need < SEGMENT_SIZE => {
+            try_segment(dir, worker, boot, need)
+        }
+        other => other,
+    }
+}
+
+fn try_segment(dir: &Dir, worker: OwnerId, boot: Uuid, size: u64) -> io::Result<(File, u64)> {
     let temporary = format!(".new-{worker}").into_bytes();
     match dir.unlink(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
