@@ -51,7 +51,7 @@ pub(crate) struct Connection {
     pub(crate) unfinished: bool,
     /// It has served before, and the relay may have given it up meanwhile.
     pub(crate) reused: bool,
-    /// An exchange failed or was given up half-way: not to be used again.
+    /// It came to an end out of order: not to be used again.
     pub(crate) broken: bool,
 }
 
@@ -112,9 +112,6 @@ impl Connection {
         limit: Duration,
     ) -> Result<WireReply, Broken> {
         let limit = self.deadline.within(limit);
-        // Until the reply is here the connection is of no use to anybody else, even if this future
-        // is dropped.
-        let was_broken = std::mem::replace(&mut self.broken, true);
         // lettre's judgement of the reply is not ours: only that it has read one counts.
         let read = async {
             match text {
@@ -123,17 +120,21 @@ impl Connection {
             }
         };
         timeout(limit, read).await.map_err(|_| Broken::Timeout(limit))?;
-        let reply = self.guard.take_reply()?;
-        self.broken = was_broken;
-        Ok(reply)
+        self.guard.take_reply()
     }
 
-    /// Gathers a piece of the body, and writes what was gathered if `write` is set.
-    pub(crate) async fn body(&mut self, piece: &[u8], write: bool) -> Result<Drained, Broken> {
+    /// Gathers a piece of the body.
+    pub(crate) fn gather(&self, piece: &[u8]) {
         self.guard.gather(piece);
-        if !write {
-            return self.guard.listen().await;
-        }
+    }
+
+    /// Looks, without waiting, whether the relay has spoken out of turn.
+    pub(crate) async fn listen(&self) -> Result<Drained, Broken> {
+        self.guard.listen().await
+    }
+
+    /// Writes what was gathered.
+    pub(crate) async fn drain(&self) -> Result<Drained, Broken> {
         let limit = self.deadline.within(self.timeouts.block);
         timeout(limit, self.guard.drain()).await.unwrap_or(Err(Broken::Timeout(limit)))
     }
@@ -360,5 +361,37 @@ impl Opening<'_> {
             Ok(result) => result.map_err(tls::handshake_error),
             Err(_) => Err(Broken::Timeout(limit).into_error("set up TLS")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn the_socket_does_not_wait_for_more_to_send() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let config = SmtpConfig::new("127.0.0.1", port).unwrap();
+        let deadline = Deadline::after(Duration::from_secs(30));
+        let opening = Opening { config: &config, connector: None, deadline };
+        assert!(opening.connect().await.unwrap().nodelay().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_deadline_takes_what_is_left() {
+        let hour = Duration::from_secs(3600);
+        assert!(Deadline::after(Duration::from_secs(5)).within(hour) <= Duration::from_secs(5));
+        assert_eq!(Deadline::after(hour).within(Duration::from_secs(1)), Duration::from_secs(1));
+        assert_eq!(Deadline::after(Duration::ZERO).within(hour), Duration::ZERO);
+        assert_eq!(Deadline::after(Duration::MAX).within(hour), hour);
+    }
+
+    #[test]
+    fn auth_lines_are_those_of_the_mechanisms() {
+        assert_eq!(auth_lines(Mechanism::Plain, "u", "p"), ["AUTH PLAIN AHUAcA=="]);
+        assert_eq!(auth_lines(Mechanism::Login, "u", "p"), ["AUTH LOGIN", "dQ==", "cA=="]);
+        assert_eq!(auth_lines(Mechanism::Xoauth2, "u", "p").len(), 2);
     }
 }

@@ -346,6 +346,8 @@ mod tests {
     use crate::reply::read_reply;
     use lettre::transport::smtp::response::Response;
     use proptest::prelude::*;
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::TcpSocket;
 
     #[test]
     fn what_lettre_cannot_parse_is_shown_in_its_grammar() {
@@ -357,6 +359,42 @@ mod tests {
             let reply = read_reply(sent.as_bytes()).unwrap().unwrap();
             assert_eq!(String::from_utf8(shown_to_lettre(&reply)).unwrap(), shown);
         }
+    }
+
+    /// Both sides have buffers of a few KiB, and much more to say.
+    #[tokio::test]
+    async fn it_reads_while_it_writes() {
+        const COUNT: usize = 2000;
+        let small = || {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(4096).unwrap();
+            socket.set_send_buffer_size(4096).unwrap();
+            socket
+        };
+        let listening = small();
+        listening.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listening.listen(1).unwrap();
+        let client = small().connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let reply = format!("250 {}\r\n", "x".repeat(400));
+        let answering = async move {
+            let mut server = BufReader::new(server);
+            let mut line = String::new();
+            for _ in 0..COUNT {
+                server.read_line(&mut line).await.unwrap();
+                server.write_all(reply.as_bytes()).await.unwrap();
+            }
+        };
+        let asking = async {
+            let mut wire = Wire::new(client);
+            let group = format!("{}\r\n", "y".repeat(400)).repeat(COUNT);
+            let limit = Duration::from_secs(30);
+            assert_eq!(wire.ask(&group, limit).await.unwrap().code(), 250);
+            for _ in 1..COUNT {
+                assert_eq!(wire.reply(limit).await.unwrap().code(), 250);
+            }
+        };
+        tokio::join!(answering, asking);
     }
 
     proptest! {

@@ -1,5 +1,6 @@
 //! One session of the scripted server.
 
+use std::collections::VecDeque;
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -301,11 +302,28 @@ impl Dialogue<'_> {
         self.perform(action).await
     }
 
-    async fn perform(&mut self, mut action: Do) -> io::Result<Next> {
-        while let Do::Wait(gate, then) = action {
-            gate.opened().await;
-            action = *then;
+    async fn perform(&mut self, action: Do) -> io::Result<Next> {
+        let mut waiting = VecDeque::from([action]);
+        let mut answered = None;
+        while let Some(action) = waiting.pop_front() {
+            match action {
+                Do::Wait(gate, then) => {
+                    gate.opened().await;
+                    waiting.push_front(*then);
+                }
+                Do::Sequence(actions) => {
+                    actions.into_iter().rev().for_each(|a| waiting.push_front(a));
+                }
+                action => match self.perform_one(action).await? {
+                    Next::Answered(digit) => answered = answered.or(Some(digit)),
+                    Next::Over => return Ok(Next::Over),
+                },
+            }
         }
+        Ok(Next::Answered(answered.unwrap_or_default()))
+    }
+
+    async fn perform_one(&mut self, action: Do) -> io::Result<Next> {
         match action {
             Do::Send(bytes) => self.send(&bytes).await,
             Do::SendAndClose(bytes) => {
@@ -313,7 +331,6 @@ impl Dialogue<'_> {
                 self.stream.shutdown().await?;
                 Ok(Next::Over)
             }
-            Do::Close | Do::Wait(..) => Ok(Next::Over),
             Do::Silence => {
                 while self.read().await? {}
                 Ok(Next::Over)
@@ -327,6 +344,8 @@ impl Dialogue<'_> {
                     self.send(&[*byte]).await?;
                 }
             },
+            // The other two are taken apart by the caller.
+            Do::Close | Do::Wait(..) | Do::Sequence(_) => Ok(Next::Over),
         }
     }
 
@@ -346,6 +365,7 @@ fn says_yes(action: &Do) -> bool {
     match action {
         Do::Send(bytes) | Do::SendAndClose(bytes) => bytes.first() == Some(&b'2'),
         Do::Wait(_, then) => says_yes(then),
+        Do::Sequence(actions) => actions.first().is_some_and(says_yes),
         _ => false,
     }
 }
