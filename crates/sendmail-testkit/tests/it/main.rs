@@ -1,0 +1,6 @@
+//! Tests of the crate from the outside: the suites on what the crate itself offers.
+
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
+
+mod harness;
+mod memory;
