@@ -4,11 +4,11 @@ use sendmail_core::{Envelope, Handover, Message, Outcome, Reply, Result};
 
 use crate::classify::{Ledger, Step, wants_authentication};
 use crate::connection::Connection;
-use crate::guard::Drained;
 use crate::plan::Plan;
 use crate::reply::WireReply;
 use crate::stuffing::stuffed_pieces;
 use crate::trouble::Broken;
+use crate::wire::Drained;
 
 /// How much of a body is gathered before it is written.
 const BLOCK: usize = 64 * 1024;
