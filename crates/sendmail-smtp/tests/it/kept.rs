@@ -140,3 +140,22 @@ async fn a_relay_that_says_421_and_stays_is_left_all_the_same() {
         assert_eq!(relay.server.connections(), 2, "{at:?}");
     }
 }
+
+#[tokio::test]
+async fn a_connection_found_dead_at_rset_is_not_the_messages_trouble() {
+    for fault in [Do::Close, Do::reply_and_close("421 4.4.2 idle"), Do::reply("502 5.5.1 what")] {
+        for pipelining in [true, false] {
+            let mut script = Script::new()
+                .on_transaction(1, At::AnyRcpt, Do::reply("550 5.1.1 no"))
+                .on_session(1, At::Rset, fault.clone());
+            if !pipelining {
+                script = script.without("PIPELINING");
+            }
+            let relay = Relay::start(script).await;
+            assert_eq!(relay.send(&["a@y.example"]).await, "refused");
+            assert_eq!(relay.send(&["b@y.example"]).await, "accepted", "{fault:?}");
+            assert_eq!(relay.server.connections(), 2);
+            assert_eq!(relay.only_message().session, 2, "and nothing came of the first");
+        }
+    }
+}
