@@ -2,5 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
+mod crashes;
+mod foreign;
 mod harness;
+mod readers;
+mod room;
+mod rubbish;
 mod suites;
+mod support;
