@@ -55,10 +55,12 @@ impl Opening<'_> {
         let failed = |broken: Broken| broken.into_error("connect to the relay");
         let found = timeout(limit(), lookup_host(host)).await;
         let found = found.map_err(|_| failed(Broken::Timeout(limit())))?;
-        let addresses: Vec<SocketAddr> =
-            found.map_err(|error| failed(Broken::Io(error)))?.take(MAX_ADDRESSES).collect();
+        let addresses: Vec<SocketAddr> = found
+            .map_err(|error| failed(Broken::NoConnection(error)))?
+            .take(MAX_ADDRESSES)
+            .collect();
         let nowhere = std::io::Error::other("its name has no address");
-        let mut last = Broken::Io(nowhere);
+        let mut last = Broken::NoConnection(nowhere);
         for address in addresses {
             let limit = limit();
             match timeout(limit, TcpStream::connect(address)).await {
@@ -67,7 +69,7 @@ impl Opening<'_> {
                     drop(tcp.set_nodelay(true));
                     return Ok(tcp);
                 }
-                Ok(Err(error)) => last = Broken::Io(error),
+                Ok(Err(error)) => last = Broken::NoConnection(error),
                 Err(_) => last = Broken::Timeout(limit),
             }
         }

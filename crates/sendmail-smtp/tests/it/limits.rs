@@ -59,5 +59,7 @@ async fn nobody_listens_is_an_error_at_once() {
     let mailer = sendmail_smtp::SmtpMailer::new(config).unwrap();
     let error = sendmail_core::Mailer::probe(&mailer).await.unwrap_err();
     assert_eq!(crate::support::error_words(&error), "error: relay unreachable, temporary");
-    assert!(error.to_string().contains(&format!("smtp://127.0.0.1:{port}")), "{error}");
+    let text = error.to_string();
+    assert!(text.contains(&format!("smtp://127.0.0.1:{port}")), "{text}");
+    assert!(text.contains("is the relay running"), "it says what to look at: {text}");
 }
