@@ -36,12 +36,14 @@
 //!
 //! **What is absent.** This crate knows of no queue and no transaction, and it logs nothing.
 
+mod auth;
 mod capabilities;
 mod classify;
 mod config;
 mod connection;
 mod guard;
 mod mailer;
+mod opening;
 mod plan;
 mod pool;
 mod relay_url;
@@ -50,6 +52,7 @@ mod stuffing;
 mod tls;
 mod transaction;
 mod trouble;
+mod wire;
 
 pub use config::{Credentials, Mechanism, SmtpConfig, Timeouts, TlsMode};
 pub use mailer::SmtpMailer;

@@ -4,11 +4,11 @@ use sendmail_core::{Envelope, Handover, Message, Outcome, Reply, Result};
 
 use crate::classify::{Ledger, Step, wants_authentication};
 use crate::connection::Connection;
-use crate::guard::Drained;
 use crate::plan::Plan;
 use crate::reply::WireReply;
 use crate::stuffing::stuffed_pieces;
 use crate::trouble::Broken;
+use crate::wire::Drained;
 
 /// How much of a body is gathered before it is written.
 const BLOCK: usize = 64 * 1024;
@@ -165,14 +165,14 @@ impl Transaction<'_> {
         announcement: &mut Announcement<'_>,
     ) -> Result<(), Stop> {
         let lost = |broken: Broken| Stop::Lost(broken.to_reply("sending the message"));
-        // Whatever ends this function before the dot leaves half a message on the connection.
-        connection.broken = true;
         let bytes = self.message.as_bytes();
         let mut pieces = stuffed_pieces(bytes, BLOCK).peekable();
         while let Some(piece) = pieces.next() {
+            connection.gather(&piece);
             // The last block stays gathered, and leaves together with the dot.
             let last = pieces.peek().is_none();
-            if connection.body(&piece, !last).await.map_err(lost)? == Drained::Interrupted {
+            let drained = if last { connection.listen().await } else { connection.drain().await };
+            if drained.map_err(lost)? == Drained::Interrupted {
                 return Err(self.interrupted(connection, ledger).await);
             }
         }
@@ -180,13 +180,16 @@ impl Transaction<'_> {
             let text = format!("not sent: {error}");
             return Err(Stop::Lost(Reply::local(451, "4.3.0", text)));
         }
+        // The announcement took its time. A relay that has left meanwhile leaves no doubt.
+        if connection.listen().await.map_err(lost)? == Drained::Interrupted {
+            return Err(self.interrupted(connection, ledger).await);
+        }
         let time = connection.timeouts.final_dot;
         let dot = connection.exchange(Some(".\r\n".to_owned()), time).await;
         let dot = dot.map_err(|broken| {
             Stop::LostAfterDot(broken.to_reply("waiting for the reply to the message"))
         })?;
         go_on(ledger.dot(&dot))?;
-        connection.broken = false;
         connection.unfinished = false;
         Ok(())
     }

@@ -9,6 +9,8 @@ use crate::reply::{ReplyError, WireReply};
 /// A connection that cannot be used any more, and why.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Broken {
+    #[error("{0}; is the relay running, and are its host and port right?")]
+    NoConnection(std::io::Error),
     #[error("the relay closed the connection")]
     Closed,
     #[error("the connection broke: {0}")]
@@ -25,7 +27,7 @@ impl Broken {
     /// What is told of a recipient for whom no answer came; `step` says what was waited for.
     pub(crate) fn to_reply(&self, step: &str) -> Reply {
         let status = match self {
-            Self::Closed | Self::Io(_) | Self::Timeout(_) => "4.4.2",
+            Self::NoConnection(_) | Self::Closed | Self::Io(_) | Self::Timeout(_) => "4.4.2",
             Self::Reply(_) | Self::Unexpected(_) => "4.5.0",
         };
         Reply::local(451, status, format!("{self}, {step}"))
@@ -34,7 +36,7 @@ impl Broken {
     /// The error that ends an attempt before a message was in play.
     pub(crate) fn into_error(self, operation: &'static str) -> Error {
         let kind = match &self {
-            Self::Closed | Self::Io(_) => ErrorKind::Unreachable,
+            Self::NoConnection(_) | Self::Closed | Self::Io(_) => ErrorKind::Unreachable,
             Self::Timeout(_) => ErrorKind::Timeout,
             Self::Reply(_) | Self::Unexpected(_) => ErrorKind::Protocol,
         };

@@ -100,3 +100,62 @@ async fn a_probe_leaves_its_connection_to_the_next_message() {
     assert_eq!(relay.send(&["a@y.example"]).await, "accepted");
     assert_eq!(relay.server.connections(), 1);
 }
+
+#[tokio::test]
+async fn a_connection_that_has_aged_is_not_used() {
+    let relay = Relay::start(Script::new()).await;
+    assert_eq!(relay.send(&["a@y.example"]).await, "accepted");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+    assert_eq!(relay.send(&["a@y.example"]).await, "accepted");
+    assert_eq!(relay.server.connections(), 2);
+}
+
+#[tokio::test]
+async fn what_a_relay_says_while_idle_answers_no_later_command() {
+    let gate = Gate::new();
+    let late = Do::Wait(gate.clone(), Box::new(Do::reply_and_close("250 2.0.0 as you like")));
+    let script = Script::new().on_session(
+        1,
+        At::Dot,
+        Do::Sequence(vec![Do::reply("250 2.0.0 taken"), late]),
+    );
+    let relay = Relay::start(script).await;
+    assert_eq!(relay.send(&["a@y.example"]).await, "accepted");
+    gate.open();
+    relay.server.wait_for_ended(1).await;
+    assert_eq!(relay.send(&["b@y.example"]).await, "accepted");
+    assert_eq!(relay.server.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_relay_that_says_421_and_stays_is_left_all_the_same() {
+    for at in [At::Mail, At::Rcpt(1), At::Data, At::Dot] {
+        let script = Script::new().on_session(1, at.clone(), Do::reply("421 4.3.2 leaving"));
+        let relay = Relay::start(script).await;
+        assert_ne!(relay.send(&["a@y.example"]).await, "accepted", "{at:?}");
+        relay.server.wait_for_ended(1).await;
+        assert_eq!(relay.send(&["a@y.example"]).await, "accepted", "{at:?}");
+        assert_eq!(relay.server.connections(), 2, "{at:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_found_dead_at_rset_is_not_the_messages_trouble() {
+    for fault in [Do::Close, Do::reply_and_close("421 4.4.2 idle"), Do::reply("502 5.5.1 what")] {
+        for pipelining in [true, false] {
+            let mut script = Script::new()
+                .on_transaction(1, At::AnyRcpt, Do::reply("550 5.1.1 no"))
+                .on_session(1, At::Rset, fault.clone());
+            if !pipelining {
+                script = script.without("PIPELINING");
+            }
+            let relay = Relay::start(script).await;
+            assert_eq!(relay.send(&["a@y.example"]).await, "refused");
+            assert_eq!(relay.send(&["b@y.example"]).await, "accepted", "{fault:?}");
+            assert_eq!(relay.server.connections(), 2);
+            assert_eq!(relay.only_message().session, 2, "and nothing came of the first");
+        }
+    }
+}

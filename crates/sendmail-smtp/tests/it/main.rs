@@ -5,6 +5,7 @@
 mod auth;
 mod conformance;
 mod extensions;
+mod hostile;
 mod kept;
 mod lettre_traps;
 mod limits;

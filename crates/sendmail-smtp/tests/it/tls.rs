@@ -3,7 +3,7 @@
 use sendmail_smtp::{SmtpConfig, TlsMode};
 use sendmail_testkit::smtp::{At, Certificates, Do, Script, ServerTls};
 
-use crate::support::Relay;
+use crate::support::{Relay, SHORT};
 
 const USER: &str = "user:hunter2@";
 
@@ -151,4 +151,28 @@ async fn a_relay_on_this_host_is_spoken_to_in_clear_text_by_default() {
 async fn a_relay_that_speaks_no_tls_where_tls_was_expected_is_told_as_tls() {
     let relay = Relay::configured(Script::new(), |config| config.with_tls(TlsMode::Implicit)).await;
     assert_eq!(relay.send(&["a@y.example"]).await, "error: TLS failed");
+}
+
+#[tokio::test]
+async fn a_handshake_that_fails_or_never_ends_is_the_relays_trouble() {
+    let certificates = Certificates::new();
+    let then = |last| Do::Sequence(vec![Do::reply("220 go"), last]);
+    for (fault, expected) in [
+        (then(Do::Silence), "error: timed out, temporary"),
+        (then(Do::Close), "error: TLS failed, temporary"),
+        (then(Do::garbage()), "error: TLS failed"),
+    ] {
+        let script =
+            Script::new().starttls(certificates.valid()).on_session(1, At::StartTls, fault.clone());
+        let relay = Relay::at(script, "?tls=required", |config| {
+            let mut timeouts = sendmail_smtp::Timeouts::default();
+            // Only the silence waits for it; the handshake that follows takes milliseconds.
+            timeouts.handshake =
+                if expected.contains("timed") { SHORT } else { timeouts.handshake };
+            trusting(&certificates)(config).with_timeouts(timeouts)
+        })
+        .await;
+        assert_eq!(relay.send(&["a@y.example"]).await, expected, "{fault:?}");
+        assert_eq!(relay.server.submitted(), []);
+    }
 }

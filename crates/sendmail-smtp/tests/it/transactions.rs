@@ -191,3 +191,28 @@ async fn a_relay_that_wants_authentication_is_the_relays_trouble() {
         assert_eq!(relay.send(&THREE).await, "error: authentication failed");
     }
 }
+
+/// Answers the handover only after the relay has left.
+struct Slow<'a>(&'a Relay, Gate);
+
+#[async_trait]
+impl Handover for Slow<'_> {
+    async fn before_handover(&self) -> Result<()> {
+        self.1.open();
+        self.0.server.wait_for_ended(1).await;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_left_during_the_handover_leaves_no_doubt() {
+    for last in [Do::reply_and_close("421 4.4.2 too slow"), Do::Close] {
+        let gate = Gate::new();
+        let later = Do::Wait(gate.clone(), Box::new(last));
+        let script = Script::new().on(At::Data, Do::Sequence(vec![Do::reply("354 go"), later]));
+        let relay = Relay::start(script).await;
+        let slow = Slow(&relay, gate);
+        let sent = relay.mailer.send(&envelope(&THREE), &message("A: b\n\nx\n"), &slow).await;
+        assert_eq!(words(&sent.unwrap()), "deferred deferred deferred", "no dot was sent");
+    }
+}

@@ -13,6 +13,7 @@
 //! [`Behaviour::AcceptAll`] cannot be declined.
 
 mod cases;
+mod support;
 #[cfg(test)]
 mod wrong;
 

@@ -17,6 +17,7 @@
 //! What comes from the client is recorded as it was sent ([`Session`], [`Received`]); tests wait for
 //! conditions ([`ScriptedServer::wait_for_messages`]) and never for time.
 
+mod body;
 mod record;
 mod script;
 mod session;

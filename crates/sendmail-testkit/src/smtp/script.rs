@@ -59,6 +59,8 @@ pub enum Do {
     Drip(Vec<u8>, Duration),
     /// Waits until the test opens the gate, then does the other.
     Wait(Gate, Box<Do>),
+    /// Does one after the other; what the first sends is the answer.
+    Sequence(Vec<Do>),
 }
 
 impl Do {

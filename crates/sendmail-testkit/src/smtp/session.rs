@@ -1,10 +1,12 @@
 //! One session of the scripted server.
 
+use std::collections::VecDeque;
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::body::split_body;
 use super::record::{Command, Received, verb};
 use super::script::{At, Do, Script};
 use super::{Session, Shared};
@@ -301,11 +303,28 @@ impl Dialogue<'_> {
         self.perform(action).await
     }
 
-    async fn perform(&mut self, mut action: Do) -> io::Result<Next> {
-        while let Do::Wait(gate, then) = action {
-            gate.opened().await;
-            action = *then;
+    async fn perform(&mut self, action: Do) -> io::Result<Next> {
+        let mut waiting = VecDeque::from([action]);
+        let mut answered = None;
+        while let Some(action) = waiting.pop_front() {
+            match action {
+                Do::Wait(gate, then) => {
+                    gate.opened().await;
+                    waiting.push_front(*then);
+                }
+                Do::Sequence(actions) => {
+                    actions.into_iter().rev().for_each(|a| waiting.push_front(a));
+                }
+                action => match self.perform_one(action).await? {
+                    Next::Answered(digit) => answered = answered.or(Some(digit)),
+                    Next::Over => return Ok(Next::Over),
+                },
+            }
         }
+        Ok(Next::Answered(answered.unwrap_or_default()))
+    }
+
+    async fn perform_one(&mut self, action: Do) -> io::Result<Next> {
         match action {
             Do::Send(bytes) => self.send(&bytes).await,
             Do::SendAndClose(bytes) => {
@@ -313,7 +332,6 @@ impl Dialogue<'_> {
                 self.stream.shutdown().await?;
                 Ok(Next::Over)
             }
-            Do::Close | Do::Wait(..) => Ok(Next::Over),
             Do::Silence => {
                 while self.read().await? {}
                 Ok(Next::Over)
@@ -327,6 +345,8 @@ impl Dialogue<'_> {
                     self.send(&[*byte]).await?;
                 }
             },
+            // The other two are taken apart by the caller.
+            Do::Close | Do::Wait(..) | Do::Sequence(_) => Ok(Next::Over),
         }
     }
 
@@ -346,6 +366,7 @@ fn says_yes(action: &Do) -> bool {
     match action {
         Do::Send(bytes) | Do::SendAndClose(bytes) => bytes.first() == Some(&b'2'),
         Do::Wait(_, then) => says_yes(then),
+        Do::Sequence(actions) => actions.first().is_some_and(says_yes),
         _ => false,
     }
 }
@@ -361,58 +382,4 @@ fn multi_line(code: u16, lines: &[String]) -> String {
 fn in_brackets(line: &str) -> String {
     let inner = line.split_once('<').and_then(|(_, rest)| rest.rsplit_once('>'));
     inner.map(|(inner, _)| inner.to_owned()).unwrap_or_default()
-}
-
-/// The body in `bytes` and how many bytes it takes with its final dot; nothing if that is not there.
-fn split_body(bytes: &[u8], lenient: bool) -> Option<(Vec<u8>, usize)> {
-    let mut body = Vec::new();
-    let mut at = 0;
-    while at < bytes.len() {
-        let (line, end) = line_at(bytes, at, lenient)?;
-        if line == b"." {
-            return Some((body, end));
-        }
-        let from = if line.first() == Some(&b'.') { at + 1 } else { at };
-        body.extend_from_slice(&bytes[from..end]);
-        at = end;
-    }
-    None
-}
-
-/// The line that starts at `at`, without its end, and where the next one starts.
-fn line_at(bytes: &[u8], at: usize, lenient: bool) -> Option<(&[u8], usize)> {
-    let rest = &bytes[at..];
-    if !lenient {
-        let end = rest.windows(2).position(|pair| pair == b"\r\n")?;
-        return Some((&rest[..end], at + end + 2));
-    }
-    let end = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n'))?;
-    let length = match (rest[end], rest.get(end + 1)) {
-        (b'\r', Some(b'\n')) => 2,
-        (b'\r', None) => return None,
-        _ => 1,
-    };
-    Some((&rest[..end], at + end + length))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_body_ends_at_its_dot_and_its_dots_are_undone() {
-        let (body, used) = split_body(b"..a\r\nb.\r\n\r\n.\r\nQUIT\r\n", false).unwrap();
-        assert_eq!((&body[..], used), (&b".a\r\nb.\r\n\r\n"[..], 14));
-        assert_eq!(split_body(b"a\r\n.\r", false), None);
-        assert_eq!(split_body(b"a\n.\nb\r\n.\r\n", false).unwrap().0, b"a\n.\nb\r\n");
-    }
-
-    #[test]
-    fn a_lenient_server_ends_it_at_any_lone_dot() {
-        for bytes in [&b"a\n.\nMAIL"[..], b"a\r\n.\nMAIL", b"a\n.\r\nMAIL", b"a\r.\rMAIL"] {
-            let (body, used) = split_body(bytes, true).unwrap();
-            assert_eq!(&bytes[used..], b"MAIL", "{bytes:?}");
-            assert!(body.starts_with(b"a"));
-        }
-    }
 }
