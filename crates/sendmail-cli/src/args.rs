@@ -63,7 +63,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Send {
-    /// The reverse-path, to which trouble is reported; "" or "<>" for none [default: USER@HOST]
+    /// The reverse-path, to which trouble is reported; "" or "<>" for none; by default you at this host
     #[arg(short = 'f', long = "from", value_name = "FROM")]
     pub(crate) from: Option<String>,
     /// Take recipients from To, Cc and Bcc too
