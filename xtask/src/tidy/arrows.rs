@@ -34,7 +34,7 @@ const LAYERS: [&str; 6] = [
 ];
 
 /// Where layers are put together.
-const COMPOSERS: [&str; 2] = ["sendmail-cli", "sendmail-tests"];
+const COMPOSERS: [&str; 3] = ["sendmail-cli", "sendmail-examples", "sendmail-tests"];
 
 /// Reads what `cargo metadata --no-deps` says.
 pub(crate) fn read(metadata: &Value) -> Result<Vec<Member>> {
