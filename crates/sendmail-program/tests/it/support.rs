@@ -18,48 +18,48 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A script in a directory of its own.
-pub struct Script {
+pub(crate) struct Script {
     dir: TempDir,
 }
 
 impl Script {
     /// `body` may say `$dir` for the directory that the script is in.
-    pub fn new(body: &str) -> Self {
+    pub(crate) fn new(body: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let head = format!("#!/bin/sh\ndir='{}'\n", dir.path().display());
         write_executable(&dir.path().join("program"), &format!("{head}{body}\n"));
         Self { dir }
     }
 
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn program(&self) -> PathBuf {
+    pub(crate) fn program(&self) -> PathBuf {
         self.dir.path().join("program")
     }
 
-    pub fn mailer(&self) -> ProgramMailer {
+    pub(crate) fn mailer(&self) -> ProgramMailer {
         ProgramMailer::new(self.program()).unwrap()
     }
 
-    pub fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.dir.path().join(name)).unwrap()
     }
 
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.dir.path().join(name).exists()
     }
 
     /// Makes the empty file `name`, for which the script waits.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         fs::write(self.dir.path().join(name), "").unwrap();
     }
 }
 
 /// Writes an executable file by another process. If this one wrote it, a program that another test
 /// starts at that moment could inherit the open file, and ours would be "text file busy".
-pub fn write_executable(path: &Path, text: &str) {
+pub(crate) fn write_executable(path: &Path, text: &str) {
     let mut shell = Command::new("/bin/sh")
         .args(["-c", "cat > \"$1\" && chmod 755 \"$1\"", "sh"])
         .arg(path)
@@ -71,12 +71,12 @@ pub fn write_executable(path: &Path, text: &str) {
 }
 
 /// Lines of shell that wait until the file `name` is in the script's directory.
-pub fn wait_for(name: &str) -> String {
+pub(crate) fn wait_for(name: &str) -> String {
     format!("while ! [ -e \"$dir/{name}\" ]; do sleep 0.02; done")
 }
 
 /// Waits until `condition` holds.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
@@ -85,10 +85,10 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 #[derive(Default)]
-pub struct Count(pub AtomicUsize);
+pub(crate) struct Count(AtomicUsize);
 
 impl Count {
-    pub fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
 }
@@ -101,21 +101,21 @@ impl Handover for Count {
     }
 }
 
-pub fn envelope(from: &str, to: &[&str]) -> Envelope {
+pub(crate) fn envelope(from: &str, to: &[&str]) -> Envelope {
     Envelope::parse(from, to).unwrap()
 }
 
-pub fn message(text: &str) -> Message {
+pub(crate) fn message(text: &str) -> Message {
     let raw = format!("Message-ID: <a@b>\nDate: d\n\n{text}");
     Message::from_raw(raw.as_bytes(), Timestamp::EPOCH, "b").unwrap()
 }
 
 /// Sends a small message from `a@b` to `c@d`.
-pub async fn send(mailer: &ProgramMailer) -> Result<DeliveryReport> {
+pub(crate) async fn send(mailer: &ProgramMailer) -> Result<DeliveryReport> {
     mailer.send(&envelope("a@b", &["c@d"]), &message("text\n"), &Count::default()).await
 }
 
 /// As [`send`], and the one recipient's outcome.
-pub async fn outcome(mailer: &ProgramMailer) -> Outcome {
+pub(crate) async fn outcome(mailer: &ProgramMailer) -> Outcome {
     send(mailer).await.unwrap().outcomes()[0].1.clone()
 }
