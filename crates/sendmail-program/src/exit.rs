@@ -11,6 +11,8 @@ pub(crate) enum End {
     Signalled(i32),
     /// By us, because its time was up.
     TimedOut,
+    /// It was never started.
+    NotStarted,
     /// It was started, and we could not see its end.
     Unseen,
 }
@@ -27,6 +29,10 @@ pub(crate) fn outcome(end: End, output: &str) -> Outcome {
             code - 128
         )),
         End::Exited(code) => exited(code, output),
+        End::NotStarted => {
+            let text = described("the program could not be started", output);
+            Outcome::Deferred(Reply::local(451, "4.3.0", text))
+        }
         End::Signalled(signal) => unknown(&format!("the program was killed by signal {signal}")),
         End::TimedOut => unknown("the program did not end in time and was killed"),
         End::Unseen => unknown("the program was started, but its end could not be observed"),
@@ -108,6 +114,7 @@ mod tests {
         for end in [End::Signalled(9), End::TimedOut, End::Unseen] {
             assert_eq!(word(end), "unknown", "{end:?}");
         }
+        assert_eq!(word(End::NotStarted), "deferred");
     }
 
     #[test]

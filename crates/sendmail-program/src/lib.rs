@@ -52,10 +52,11 @@
 //! Killed by a signal, or killed by us because its time was up: unknown. No later run is then made
 //! for the same message; recipients who had no run yet are deferred.
 //!
-//! If the program is not there, may not be executed, or cannot be started for the first run, nobody was
-//! attempted, and [`send`](sendmail_core::Mailer::send) is an error. That is looked at before the
-//! handover is announced, so that only a program that vanishes in the instant between is announced and
-//! not started.
+//! If the program is not there or may not be executed, nobody was attempted, and
+//! [`send`](sendmail_core::Mailer::send) is an error. That is looked at, and the files are made, before
+//! the handover is announced. A program that cannot be started after that (it vanished in the instant
+//! between, or the system has no process left) defers its recipients: nothing was handed over, and an
+//! error would not be believed any more.
 //!
 //! # When we go and the program stays
 //!

@@ -1,6 +1,5 @@
 //! The mailer.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,10 +12,10 @@ use sendmail_core::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::arguments::{ARGUMENT_BYTES, arguments, objection, runs};
-use crate::exit::outcome;
 use crate::input::file_of;
+use crate::output::Output;
 use crate::program::{inspect, path_of_url};
-use crate::run::Runner;
+use crate::run::{Ready, Runner};
 
 /// A [`Mailer`] that hands messages to a program. How it is called and what its exit codes mean stands
 /// in the [crate's documentation](crate).
@@ -95,21 +94,20 @@ impl ProgramMailer {
     }
 
     /// Does all that can fail before the program is started.
-    async fn input(&self, message: &Message) -> Result<File> {
+    async fn ready(&self, message: &Message) -> Result<Ready> {
         inspect(&self.program).map_err(|unusable| unusable.outage(&self.program))?;
         let message = message.clone();
         let written = tokio::task::spawn_blocking(move || file_of(&message)).await;
-        written.unwrap_or_else(|stopped| Err(io::Error::other(stopped))).map_err(|error| {
+        let input = written.unwrap_or_else(|stopped| Err(io::Error::other(stopped)));
+        let input = input.map_err(|error| {
             Error::io("write the message into a temporary file", error)
                 .with("directory", std::env::temp_dir().display())
                 .temporary()
-        })
-    }
-
-    fn not_started(&self, error: io::Error) -> Error {
-        Error::new(ErrorKind::Unreachable, "start the program", error.to_string())
-            .with("program", self.program.display())
-            .with_source(error)
+        })?;
+        let output = Output::open().map_err(|error| {
+            Error::io("make a pipe for the program's output", error).temporary()
+        })?;
+        Ok(Ready { input, output })
     }
 }
 
@@ -131,28 +129,24 @@ impl Mailer for ProgramMailer {
         }
         let place = self.place().await?;
         let runner = Runner { program: &self.program, time_limit: self.time_limit, place };
-        let run = async |to, input| {
-            let ended = runner.run(&arguments(envelope.reverse_path(), to), input).await;
-            ended.map(|ended| outcome(ended.end, &ended.output)).map_err(|e| self.not_started(e))
-        };
-
-        let runs = runs(envelope.recipients(), ARGUMENT_BYTES);
         let mut outcomes = Vec::with_capacity(envelope.recipients().len());
         let mut in_doubt = false;
-        for (index, to) in runs.into_iter().enumerate() {
-            let outcome = if index == 0 {
-                let input = self.input(message).await?;
-                handover.before_handover().await.map_err(withdrawn)?;
-                run(to, input).await?
-            } else if in_doubt {
-                let why = "not attempted: what became of an earlier run for the same message is not known";
+        for (index, to) in runs(envelope.recipients(), ARGUMENT_BYTES).into_iter().enumerate() {
+            let first = index == 0;
+            let outcome = if in_doubt {
+                let why = "not attempted: what became of an earlier run is not known";
                 Outcome::Deferred(Reply::local(451, "4.3.0", why))
             } else {
-                match self.input(message).await {
-                    Ok(input) => run(to, input).await,
-                    Err(error) => Err(error),
+                match self.ready(message).await {
+                    Ok(ready) => {
+                        if first {
+                            handover.before_handover().await.map_err(withdrawn)?;
+                        }
+                        runner.run(&arguments(envelope.reverse_path(), to), ready).await
+                    }
+                    Err(error) if first => return Err(error),
+                    Err(error) => Outcome::Deferred(Reply::local(451, "4.3.0", error.to_string())),
                 }
-                .unwrap_or_else(|error| deferred_by(&error))
             };
             in_doubt |= matches!(outcome, Outcome::Unknown(_));
             outcomes.extend(std::iter::repeat_n(outcome, to.len()));
@@ -178,10 +172,8 @@ impl Mailer for ProgramMailer {
 }
 
 fn withdrawn(error: Error) -> Error {
+    if error.kind() == ErrorKind::Cancelled {
+        return error;
+    }
     Error::new(ErrorKind::Cancelled, "announce the handover", error.to_string()).with_source(error)
-}
-
-/// For those whose run could not begin after others had theirs.
-fn deferred_by(error: &Error) -> Outcome {
-    Outcome::Deferred(Reply::local(451, "4.3.0", error.to_string()))
 }

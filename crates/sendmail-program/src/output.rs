@@ -17,23 +17,33 @@ const KEPT: usize = Reply::MAX_TEXT;
 /// helper that the program left behind may go on filling it, and is not waited for.
 const READS_AFTER_THE_END: usize = 64;
 
-/// Our end of the pipe that is the program's standard output and standard error.
+/// The pipe that is to be the program's standard output and standard error.
 pub(crate) struct Output {
+    pub(crate) gathered: Gathered,
+    pub(crate) stdout: Stdio,
+    pub(crate) stderr: Stdio,
+}
+
+/// Our end of it.
+pub(crate) struct Gathered {
     pipe: Receiver,
     tail: VecDeque<u8>,
 }
 
 impl Output {
-    /// A new pipe: our end, and the two of the program.
-    pub(crate) fn open() -> io::Result<(Self, Stdio, Stdio)> {
+    /// A new pipe.
+    pub(crate) fn open() -> io::Result<Self> {
         let (sender, pipe) = pipe::pipe()?;
         let writer = outliving(sender.into_blocking_fd()?);
         let twin = writer.try_clone()?;
-        Ok((Self { pipe, tail: VecDeque::new() }, writer.into(), twin.into()))
+        let gathered = Gathered { pipe, tail: VecDeque::new() };
+        Ok(Self { gathered, stdout: writer.into(), stderr: twin.into() })
     }
+}
 
+impl Gathered {
     /// Reads for as long as it is polled; ends never, and may be dropped at any time.
-    pub(crate) async fn gather(&mut self) -> Infallible {
+    pub(crate) async fn read_on(&mut self) -> Infallible {
         while self.pipe.readable().await.is_ok() {
             match self.read() {
                 Ok(0) => break,

@@ -1,8 +1,10 @@
 //! Which file may be the program.
 
-use std::fs::{self, Metadata};
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::ffi::OsStr;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
@@ -23,6 +25,10 @@ pub(crate) enum Unusable {
     #[error("it may not be executed: {0}; check its mode and its file system's `noexec`")]
     NotExecutable(#[source] io::Error),
     #[error(
+        "its first line names an interpreter that may not be executed, {interpreter}: {source}"
+    )]
+    NoInterpreter { interpreter: String, source: io::Error },
+    #[error(
         "it is this queue's own program: it would put every message back into the queue from which \
          it came, and so on without end; name the program that really sends mail"
     )]
@@ -34,7 +40,7 @@ impl Unusable {
     pub(crate) fn refused(self, program: &Path) -> Error {
         let kind = match self {
             Self::Relative | Self::NotAFile | Self::Ourselves => ErrorKind::InvalidInput,
-            Self::Missing(_) => ErrorKind::NotFound,
+            Self::Missing(_) | Self::NoInterpreter { .. } => ErrorKind::NotFound,
             Self::NotExecutable(_) => ErrorKind::PermissionDenied,
         };
         self.error(kind, "use the program", program).permanent()
@@ -64,7 +70,27 @@ pub(crate) fn inspect(program: &Path) -> Result<(), Unusable> {
     if is_ourselves(program, &metadata) {
         return Err(Unusable::Ourselves);
     }
-    access(program, Access::EXEC_OK).map_err(|errno| Unusable::NotExecutable(errno.into()))
+    access(program, Access::EXEC_OK).map_err(|errno| Unusable::NotExecutable(errno.into()))?;
+    check_interpreter(program)
+}
+
+/// A script whose interpreter is missing passes for executable and cannot be started.
+fn check_interpreter(program: &Path) -> Result<(), Unusable> {
+    let mut start = Vec::new();
+    // What may be executed and not read is no script.
+    let read = File::open(program).and_then(|file| file.take(256).read_to_end(&mut start));
+    let Some(interpreter) = read.ok().and_then(|_| interpreter_of(&start)) else { return Ok(()) };
+    access(OsStr::from_bytes(interpreter), Access::EXEC_OK).map_err(|errno| {
+        let interpreter = String::from_utf8_lossy(interpreter).into_owned();
+        Unusable::NoInterpreter { interpreter, source: errno.into() }
+    })
+}
+
+/// The interpreter in a script's first line, `#!/bin/sh -e`.
+fn interpreter_of(start: &[u8]) -> Option<&[u8]> {
+    let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let name = line.trim_ascii_start().split(|byte| matches!(byte, b' ' | b'\t' | 0)).next()?;
+    (!name.is_empty()).then_some(name)
 }
 
 /// By name, which still holds when the running executable was replaced by a newer one, or by inode,
@@ -113,6 +139,20 @@ mod tests {
             assert_eq!(path_of_url(url).unwrap(), Path::new("/usr/sbin/sendmail"), "{url}");
         }
         assert_eq!(path_of_url("program:/a b/%41?x").unwrap(), Path::new("/a b/%41?x"));
+    }
+
+    #[test]
+    fn the_interpreter_is_read_as_the_system_reads_it() {
+        for (start, expected) in [
+            (&b"#!/bin/sh\nexit\n"[..], Some(&b"/bin/sh"[..])),
+            (b"#! /usr/bin/env -S python3\n", Some(b"/usr/bin/env")),
+            (b"#!\t/bin/sh\t-e", Some(b"/bin/sh")),
+            (b"#!\n/bin/sh", None),
+            (b"\x7fELF", None),
+            (b"", None),
+        ] {
+            assert_eq!(interpreter_of(start), expected);
+        }
     }
 
     #[test]

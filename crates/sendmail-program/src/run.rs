@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
+use sendmail_core::Outcome;
 use tokio::process::{Child, Command};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::exit::End;
-use crate::output::Output;
+use crate::exit::{End, outcome};
+use crate::output::{Gathered, Output};
 
 /// Where the program finds other programs.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -26,16 +27,10 @@ const INHERITED: [&str; 4] = ["HOME", "USER", "LOGNAME", "TZ"];
 /// the kernel; its place is then given up and the process left to the system.
 const END_OF_THE_KILLED: Duration = Duration::from_secs(10);
 
-/// How the program ended and the end of what it printed.
-pub(crate) struct Ended {
-    pub(crate) end: End,
-    pub(crate) output: String,
-}
-
-impl Ended {
-    fn unseen() -> Self {
-        Self { end: End::Unseen, output: String::new() }
-    }
+/// What one run needs and may not get: made before the handover is announced.
+pub(crate) struct Ready {
+    pub(crate) input: File,
+    pub(crate) output: Output,
 }
 
 /// What is needed to run the program, once or several times.
@@ -47,20 +42,16 @@ pub(crate) struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    /// Starts the program and waits for its end.
+    /// Starts the program, waits for its end, and tells the outcome of its recipients.
     ///
     /// The first poll starts it, and nothing is awaited before that. From then on a task of its own
     /// watches it, whatever becomes of this future.
     ///
-    /// # Errors
-    ///
-    /// It was not started.
-    ///
     /// # Cancel safety
     ///
     /// If the future is dropped, the program goes on, and how it ended is not told.
-    pub(crate) async fn run(&self, arguments: &[&str], input: File) -> io::Result<Ended> {
-        let (output, stdout, stderr) = Output::open()?;
+    pub(crate) async fn run(&self, arguments: &[&str], ready: Ready) -> Outcome {
+        let Output { gathered, stdout, stderr } = ready.output;
         let mut command = Command::new(self.program);
         command
             .args(arguments)
@@ -70,17 +61,17 @@ impl Runner<'_> {
             .current_dir("/")
             .process_group(0)
             .kill_on_drop(false)
-            .stdin(input)
+            .stdin(ready.input)
             .stdout(stdout)
             .stderr(stderr);
         match command.spawn() {
             Ok(child) => {
                 let place = Arc::clone(&self.place);
-                let watching = tokio::spawn(watch(child, output, self.time_limit, place));
-                Ok(watching.await.unwrap_or_else(|_stopped| Ended::unseen()))
+                let watching = tokio::spawn(watch(child, gathered, self.time_limit, place));
+                watching.await.unwrap_or_else(|_stopped| outcome(End::Unseen, ""))
             }
-            Err(error) if may_have_started(&error) => Ok(Ended::unseen()),
-            Err(error) => Err(error),
+            Err(error) if may_have_started(&error) => outcome(End::Unseen, &error.to_string()),
+            Err(error) => outcome(End::NotStarted, &error.to_string()),
         }
     }
 }
@@ -99,16 +90,16 @@ fn may_have_started(error: &io::Error) -> bool {
 /// Waits for the program's end, and sees to it that there is one.
 async fn watch(
     mut child: Child,
-    mut output: Output,
+    mut output: Gathered,
     time_limit: Duration,
     _place: Arc<OwnedSemaphorePermit>,
-) -> Ended {
+) -> Outcome {
     let end = tokio::select! {
         status = child.wait() => status.map_or(End::Unseen, end_of),
-        never = output.gather() => match never {},
+        never = output.read_on() => match never {},
         () = tokio::time::sleep(time_limit) => kill(&mut child).await,
     };
-    Ended { end, output: output.into_text() }
+    outcome(end, &output.into_text())
 }
 
 /// Kills the program and all that it started in its process group.

@@ -1,10 +1,12 @@
 //! What the program gets: arguments, standard input, environment.
 
 use std::fs;
+use std::path::PathBuf;
 
-use sendmail_core::{Envelope, ErrorKind, MAX_RECIPIENTS, Mailer, Outcome};
+use async_trait::async_trait;
+use sendmail_core::{Envelope, ErrorKind, Handover, MAX_RECIPIENTS, Mailer, Outcome, Result};
 
-use crate::support::{Count, Script, envelope, message, outcome, send};
+use crate::support::{Count, Script, envelope, message, outcome};
 
 /// Keeps its arguments, one a line, and its standard input.
 const RECORD: &str = r#"printf '%s\n' "$@" > "$dir/arguments"; cat > "$dir/input""#;
@@ -158,14 +160,25 @@ async fn a_program_that_went_away_is_an_outage_and_announced_to_nobody() {
     assert!(matches!(outcome(&mailer).await, Outcome::Accepted(_)));
 }
 
-/// Its interpreter is missing, which shows only when it is started.
+/// Takes the program away in the instant between the announcement and the start.
+struct Thief(PathBuf);
+
+#[async_trait]
+impl Handover for Thief {
+    async fn before_handover(&self) -> Result<()> {
+        fs::remove_file(&self.0).unwrap();
+        Ok(())
+    }
+}
+
 #[tokio::test]
-async fn a_program_that_cannot_be_started_is_an_outage() {
-    let script = Script::new("");
-    let broken = script.dir().join("broken");
-    crate::support::write_executable(&broken, "#!/nowhere/interpreter\n");
-    let mailer = sendmail_program::ProgramMailer::new(&broken).unwrap();
-    let error = send(&mailer).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unreachable);
-    assert!(error.is_temporary(), "{error}");
+async fn a_program_that_vanishes_after_the_announcement_defers_and_leaves_no_doubt() {
+    let script = Script::new(RECORD);
+    let thief = Thief(script.program());
+    let envelope = envelope("a@b", &["c@d", "e@f"]);
+    let report = script.mailer().send(&envelope, &message("text\n"), &thief).await.unwrap();
+    for (_, outcome) in report.outcomes() {
+        assert!(matches!(outcome, Outcome::Deferred(_)), "{outcome:?}");
+        assert!(outcome.reply().text().contains("could not be started"), "{outcome:?}");
+    }
 }

@@ -74,6 +74,9 @@ fn what_cannot_be_a_program_is_refused_with_the_reason() {
     write_executable(&program, "#!/bin/sh\n");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o644)).unwrap();
     check(&program, ErrorKind::PermissionDenied, "may not be executed");
+    let script = dir.path().join("script");
+    write_executable(&script, "#!/nowhere/interpreter -x\n");
+    check(&script, ErrorKind::NotFound, "/nowhere/interpreter:");
 }
 
 #[test]
