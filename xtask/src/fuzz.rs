@@ -36,7 +36,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     let chosen = if arguments.targets.is_empty() { &known } else { &arguments.targets };
     for target in chosen {
         let limit = format!("-max_total_time={}", arguments.seconds);
-        shell::run(nightly().args(["fuzz", "run", target, "--", &limit]))?;
+        // What is found goes into the first folder, which is not kept; the seeds are.
+        let folders = [format!("fuzz/corpus/{target}"), format!("fuzz/seeds/{target}")];
+        for folder in &folders {
+            std::fs::create_dir_all(root().join(folder))
+                .map_err(|error| Failure::new(format!("{folder}: {error}")))?;
+        }
+        let quiet = "-verbosity=0";
+        let [found, seeds] = &folders;
+        shell::run(nightly().args(["fuzz", "run", target, found, seeds, "--", &limit, quiet]))?;
     }
     println!("{} targets ran for {} s each", chosen.len(), arguments.seconds);
     Ok(())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sendmail_core::Mailer;
+use sendmail_program::ProgramMailer;
 use sendmail_smtp::{Credentials, SmtpConfig, SmtpMailer};
 
 use crate::config::RelaySection;
@@ -21,9 +22,11 @@ pub(crate) fn mailer(url: Option<&str>, section: &RelaySection) -> Result<Arc<dy
     };
     match url.split(':').next() {
         Some("smtp" | "smtps") => Ok(Arc::new(SmtpMailer::new(smtp(url, section)?)?)),
-        _ => {
-            Err(Failure::new(CONFIG, "a relay is written as smtp://HOST:PORT or smtps://HOST:PORT"))
-        }
+        Some("program") => Ok(Arc::new(ProgramMailer::from_url(url)?)),
+        _ => Err(Failure::new(
+            CONFIG,
+            "a relay is written as smtp://HOST:PORT, smtps://HOST:PORT or program:/PATH",
+        )),
     }
 }
 

@@ -28,6 +28,8 @@ mod claim;
 mod disk;
 mod foreign;
 mod format;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod journal;
 mod layout;
 mod manifest;

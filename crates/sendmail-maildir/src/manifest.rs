@@ -331,6 +331,13 @@ fn checksum(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Reads bytes as a manifest and as names, for the fuzzers.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let _ = decode(bytes, TransactionId::from_bytes([0; 16]));
+    let _ = (parse_manifest_name(bytes), is_fence(bytes));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

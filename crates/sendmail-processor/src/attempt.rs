@@ -299,4 +299,11 @@ impl Finished {
     pub(crate) fn new(id: QueueId) -> Self {
         Self { id, summary: RunSummary::default(), store_trouble: None }
     }
+
+    /// After a panic of the store: the claim stays until the worker ends.
+    pub(crate) fn broken(id: QueueId) -> Self {
+        let mut finished = Self::new(id);
+        finished.summary.leave("the store panicked");
+        finished
+    }
 }

@@ -105,7 +105,10 @@ impl Engine {
                 self.hear_of_relay().await;
                 self.fill().await;
                 self.start();
-                self.wait().await;
+                // Only an empty answer means that nothing is due: while there is room, ask again.
+                if self.room() == 0 {
+                    self.wait().await;
+                }
             }
             self.finish().await
         };
@@ -141,6 +144,7 @@ impl Engine {
         self.mode == Mode::Once
             && (self.broken.is_some()
                 || relay_is_paused
+                || self.store_pause_timer.is_set()
                 || self.parked.len() >= self.context.config.max_in_flight
                 || self.tried.len() >= MAX_TRIED
                 || self.dry && idle)
@@ -166,6 +170,10 @@ impl Engine {
             self.note(finished);
         }
         self.hear_of_relay().await;
+        if self.summary.unreadable > 0 {
+            // What the store has to tell about them comes with its next claim or sweep.
+            self.sweep().await;
+        }
         self.recoveries.shutdown().await;
         if caught(self.context.mailer.close()).await.is_err() {
             warn!("the mailer panicked when it was closed");
@@ -228,13 +236,8 @@ impl Engine {
         }
         let mut events = by_message(claimed.events);
         for claim in claimed.claims {
-            let id = claim.id;
-            let job = Job { claim, events: events.remove(&Some(id)).unwrap_or_default() };
-            if self.tried.contains(&id) {
-                self.parked.push(job);
-            } else {
-                self.ready.push_back(job);
-            }
+            let events = events.remove(&Some(claim.id)).unwrap_or_default();
+            self.ready.push_back(Job { claim, events });
         }
         for events in events.into_values() {
             self.context.tell(&events).await;
@@ -262,17 +265,29 @@ impl Engine {
         if worth_it { room } else { 0 }
     }
 
-    /// Starts attempts while there are places.
+    /// Starts attempts while there are places; none while the store is in trouble.
     fn start(&mut self) {
+        if self.store_pause_timer.is_set() {
+            return;
+        }
         let places = self.context.config.concurrency.min(self.context.relay().allowed());
         let mut waiting = VecDeque::new();
         while self.tasks.len() < places && self.context.unsettled.load(Ordering::SeqCst) == 0 {
             let Some(job) = self.ready.pop_front() else { break };
-            if self.running.insert(job.claim.id) {
-                let context = Arc::clone(&self.context);
-                self.tasks.spawn(async move { attempt::work(&context, job).await });
-            } else {
+            let id = job.claim.id;
+            if self.running.contains(&id) {
+                // Its last attempt is not noted yet, nor told to the end.
                 waiting.push_back(job);
+            } else if self.tried.contains(&id) {
+                self.parked.push(job);
+            } else {
+                self.running.insert(id);
+                let context = Arc::clone(&self.context);
+                self.tasks.spawn(async move {
+                    caught(attempt::work(&context, job))
+                        .await
+                        .unwrap_or_else(|_| Finished::broken(id))
+                });
             }
         }
         self.ready.append(&mut waiting);
@@ -331,12 +346,8 @@ impl Engine {
                 }
                 self.summary.add(finished.summary);
             }
-            // The mailer and the sinks are caught; this is the store, or a mistake of ours. Its claim
-            // stays until the process ends.
-            Err(error) => {
-                warn!(%error, "the work on a message ended without order");
-                self.summary.leave("the work on it ended without order");
-            }
+            // Panics are caught, and tasks are aborted only together with the engine.
+            Err(error) => warn!(%error, "the work on a message ended without order"),
         }
     }
 

@@ -47,8 +47,8 @@ impl QueueProcessor {
 
     /// Tries everything that is due, each message at most once, and returns what came of it.
     ///
-    /// Recoveries and a sweep come first. When the relay turns out to be in trouble, the pass ends:
-    /// what was claimed is given back, and the summary says why.
+    /// Recoveries and a sweep come first. When the relay or the store turns out to be in trouble, the
+    /// pass ends: what was claimed is given back, and the summary says why.
     ///
     /// # Errors
     ///

@@ -169,6 +169,15 @@ fn open(dir: &Dir, sequence: Sequence, from: u64, limit: usize) -> io::Result<Op
     Ok(Some(Source { sequence, events, last: false, end: None }))
 }
 
+/// Reads bytes as a cursor, for the fuzzers.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let cursor = Cursor::new(String::from_utf8_lossy(bytes));
+    if let Some(position) = Position::decode(&cursor) {
+        assert_eq!(Position::decode(&position.encode()), Some(position));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,7 +24,7 @@ struct Hanging;
 impl EventSink for Hanging {
     async fn emit(&self, event: &MailEvent) {
         if event.kind == MailEventKind::Queued {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
