@@ -7,3 +7,8 @@
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
+
+/// The snippets in the guide for authors of stores.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/write-a-store.md")]
+pub struct WriteAStore;
