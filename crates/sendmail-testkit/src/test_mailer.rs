@@ -134,7 +134,8 @@ impl TestMailer {
     /// How many copies of anything this recipient got.
     #[must_use]
     pub fn copies_to(&self, recipient: &str) -> usize {
-        let got = |delivery: &&Delivery| delivery.recipients.iter().any(|r| r.as_str() == recipient);
+        let got =
+            |delivery: &&Delivery| delivery.recipients.iter().any(|r| r.as_str() == recipient);
         self.state().deliveries.iter().filter(got).count()
     }
 
