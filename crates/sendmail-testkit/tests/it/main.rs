@@ -5,4 +5,5 @@
 mod harness;
 mod ledger;
 mod memory;
+mod strict;
 mod wrong_store;
