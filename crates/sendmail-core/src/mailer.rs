@@ -49,6 +49,10 @@ pub trait Mailer: Send + Sync {
     /// or AUTH failed, it greets with a refusal. The caller waits and tries again; it costs the
     /// message nothing.
     ///
+    /// That is known before the handover. Once `before_handover` has consented an error is not
+    /// believed: the message counts as perhaps sent. A mailer that is certain all the same that
+    /// nothing was handed over (the program could not be started) defers every recipient.
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future before the handover was announced means that nothing was sent. Dropped

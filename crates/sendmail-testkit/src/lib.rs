@@ -2,7 +2,9 @@
 //! in-memory store, a scripted SMTP server, and a mailer for tests of applications.
 
 mod clock;
+pub mod mailer_suite;
 mod memory;
+pub mod smtp;
 pub mod suite;
 mod test_mailer;
 

@@ -1,0 +1,220 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use sendmail_core::{Cursor, EntryState};
+
+/// A transactional mail queue: takes mail, keeps it safe, delivers it, and tells what became of it.
+#[derive(Debug, Parser)]
+#[command(name = "sendmail-queue", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    /// The queue's directory; it is made if it is missing
+    #[arg(long, global = true, value_name = "DIR", env = "SENDMAIL_QUEUE")]
+    pub(crate) queue: Option<PathBuf>,
+    /// Where mail is delivered to: smtp://HOST:PORT, smtps://HOST, or program:/usr/sbin/sendmail
+    ///
+    /// Special characters in user and password are percent-encoded. TLS is required by default
+    /// unless the relay is on this host: ?tls=required|opportunistic|none
+    #[arg(long, global = true, value_name = "URL", env = "SENDMAIL_RELAY", hide_env_values = true)]
+    pub(crate) relay: Option<String>,
+    /// A configuration file in TOML; what the command line says counts more
+    #[arg(long, global = true, value_name = "FILE", env = "SENDMAIL_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print JSON, one object a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 64 wrong usage, 65 wrong data, 66 not found, 69 unavailable, 70 internal error,
+71 system error, 73 no room, 74 input/output error, 75 try again later, 77 not allowed,
+78 wrong configuration.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the whole promise on embedded parts: nothing to set up
+    Demo,
+    /// Read a message from standard input, queue it durably, and print its Message-ID
+    Send(Send),
+    /// Deliver what is queued, until told to stop
+    Run(Run),
+    /// List the messages in the queue
+    List(List),
+    /// Show one message with what happened to it, also after it was delivered
+    Show(Show),
+    /// Count the messages and say how old they are
+    Stats,
+    /// Tell what became of which mail
+    Events(Events),
+    /// Decide messages whose transaction was cut short
+    Recover(Recover),
+    /// Check configuration, queue and relay, and say what was found
+    Check,
+    /// A development SMTP server that captures everything and delivers nothing
+    Sink(Sink),
+    /// Half of a transaction, for the demo to kill
+    #[command(hide = true)]
+    DemoVictim(DemoVictim),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Send {
+    /// The reverse-path, to which trouble is reported; "" or "<>" for none; by default you at this host
+    #[arg(short = 'f', long = "from", value_name = "FROM")]
+    pub(crate) from: Option<String>,
+    /// Take recipients from To, Cc and Bcc too
+    #[arg(short = 't', long = "read-recipients")]
+    pub(crate) read_recipients: bool,
+    /// What to do when it cannot be known whether the relay took the message
+    #[arg(long, value_enum, default_value = "retry")]
+    pub(crate) ambiguous: Ambiguous,
+    /// How urgent it is beside other mail
+    #[arg(long, value_enum, default_value = "normal")]
+    pub(crate) priority: Priority,
+    /// Do not send it before this time has passed: 10m, 2h
+    #[arg(long, value_name = "DURATION", value_parser = crate::units::parse_duration)]
+    pub(crate) delay: Option<std::time::Duration>,
+    /// Give it up after this time: 4h, 2d
+    #[arg(long, value_name = "DURATION", value_parser = crate::units::parse_duration)]
+    pub(crate) expire_after: Option<std::time::Duration>,
+    /// The recipients
+    #[arg(value_name = "RCPT")]
+    pub(crate) recipients: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Ambiguous {
+    /// Send it again: two are better than none
+    Retry,
+    /// Hold it until somebody decides
+    Hold,
+    /// Give it up: none is better than two
+    Drop,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Priority {
+    Low,
+    Normal,
+    High,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Try all that is due once and exit: 0 if each was delivered or failed for good, 75 if something
+    /// was left for later
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Print no line for each event
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only messages in this state; may be given more than once
+    #[arg(long, value_name = "STATE", value_parser = parse_state)]
+    pub(crate) state: Vec<EntryState>,
+    /// Only messages from this sender
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) from: Option<String>,
+    /// Only messages to this recipient, or to somebody in this domain
+    #[arg(long, value_name = "ADDRESS|DOMAIN")]
+    pub(crate) to: Option<String>,
+    /// At most this many
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// A queue id or a Message-ID
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// Print only the message, as it is sent
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Go on and print what happens from now on
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// Only events behind this cursor
+    #[arg(long, value_name = "CURSOR", value_parser = parse_cursor)]
+    pub(crate) after: Option<Cursor>,
+    /// At most this many
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Recover {
+    /// Decide yourself, because whoever decided is gone for good
+    #[arg(long, value_enum, value_name = "DECISION", requires = "ids")]
+    pub(crate) decide: Option<Decide>,
+    /// The messages to decide: queue ids or Message-IDs
+    #[arg(value_name = "ID", requires = "decide")]
+    pub(crate) ids: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Decide {
+    /// The messages are sent
+    Committed,
+    /// The messages are thrown away, and kept for some days
+    Aborted,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sink {
+    /// Where to listen; port 0 takes a free one, which is printed
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:2525")]
+    pub(crate) listen: SocketAddr,
+    /// Keep the captured mail in this Maildir
+    #[arg(long, value_name = "DIR")]
+    pub(crate) maildir: Option<PathBuf>,
+    /// Exit after this many messages
+    #[arg(long, value_name = "N")]
+    pub(crate) messages: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoVictim {
+    /// How far the transaction gets
+    #[arg(value_enum)]
+    pub(crate) until: Until,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Until {
+    Prepared,
+    Decided,
+}
+
+fn parse_state(word: &str) -> Result<EntryState, String> {
+    EntryState::from_word(word).ok_or_else(|| {
+        let words: Vec<&str> = EntryState::ALL.iter().map(|state| state.as_str()).collect();
+        format!("a state is one of {}", words.join(", "))
+    })
+}
+
+fn parse_cursor(text: &str) -> Result<Cursor, String> {
+    Ok(Cursor::new(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+}

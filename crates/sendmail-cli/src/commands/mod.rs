@@ -1,0 +1,36 @@
+//! What each command does.
+
+mod check;
+mod demo;
+mod events;
+mod list;
+mod recover;
+mod run;
+mod send;
+mod show;
+mod sink;
+mod stats;
+
+use crate::args::{Arguments, Command};
+use crate::exit::{Code, Result};
+use crate::output::Output;
+use crate::setup::Setup;
+
+/// Does what the command line says.
+pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Code> {
+    let setup = Setup::new(&arguments)?;
+    let output = *output;
+    match arguments.command {
+        Command::Demo => demo::demo(output).await,
+        Command::DemoVictim(victim) => demo::victim(&setup, victim.until).await,
+        Command::Send(send) => send::send(&setup, output, send).await,
+        Command::Run(run) => run::run(&setup, output, &run).await,
+        Command::List(list) => list::list(&setup, output, &list).await,
+        Command::Show(show) => show::show(&setup, output, &show).await,
+        Command::Stats => stats::stats(&setup, output).await,
+        Command::Events(events) => events::events(&setup, output, events).await,
+        Command::Recover(recover) => recover::recover(&setup, output, &recover).await,
+        Command::Check => check::check(&setup, output).await,
+        Command::Sink(sink) => sink::sink(output, &sink).await,
+    }
+}

@@ -1,0 +1,103 @@
+//! `run`: the queue processor.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sendmail_core::{EventSink, MailEvent, QueueStore};
+use sendmail_processor::{QueueProcessor, RunSummary};
+use sendmail_txn::Recovery;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::Run;
+use crate::exit::{Code, Failure, OK, Result, TEMPORARY};
+use crate::output::{Output, event_json, event_text};
+use crate::setup::{Setup, TransactionRecovery};
+
+pub(crate) async fn run(setup: &Setup, output: Output, run: &Run) -> Result<Code> {
+    let mailer = setup.mailer()?;
+    let store = setup.store().await?;
+    for warning in store.warnings() {
+        output.remark("warning", warning);
+    }
+    let store: Arc<dyn QueueStore> = Arc::new(store);
+    let sink: Arc<dyn EventSink> = Arc::new(EventPrinter { output, quiet: run.quiet });
+    let recovery = Recovery::new(store.clone(), Setup::clock()).with_sink(sink.clone());
+    let relay = mailer.relay().to_owned();
+    let processor = QueueProcessor::builder(store, mailer.clone(), Setup::clock())
+        .config(setup.processor())
+        .sink(sink)
+        .recovery(Arc::new(TransactionRecovery(recovery)))
+        .build()?;
+    if !run.quiet && !run.once {
+        output.remark("info", &format!("delivering to {relay}; stop with SIGTERM or Ctrl-C"));
+    }
+    let stop = stop_signals(output)?;
+    let summary =
+        if run.once { processor.run_once_until(stop).await? } else { processor.run(stop).await? };
+    mailer.close().await;
+    output.line(|| summary.to_string(), || summary_json(&summary))?;
+    Ok(if run.once && !summary.is_complete() { TEMPORARY } else { OK })
+}
+
+/// Ready at the first SIGTERM or SIGINT; at the second the process exits at once, as if it were killed:
+/// nothing is lost by that.
+fn stop_signals(output: Output) -> Result<impl Future<Output = ()> + Send> {
+    let listen = |kind| signal(kind).map_err(|error| Failure::system("listen for signals", &error));
+    let (mut terminate, mut interrupt) =
+        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        output.remark("info", "stopping when what is on the wire is done; again to stop at once");
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            std::process::exit(i32::from(TEMPORARY.number()));
+        });
+    })
+}
+
+fn summary_json(summary: &RunSummary) -> serde_json::Value {
+    json!({
+        "messages": summary.messages,
+        "delivered": summary.delivered,
+        "failed": summary.failed,
+        "expired": summary.expired,
+        "deferred": summary.deferred,
+        "held": summary.held,
+        "not_tried": summary.left,
+        "unreadable": summary.unreadable,
+        "complete": summary.is_complete(),
+        "reasons": summary.reasons,
+    })
+}
+
+/// Prints a line for each event to standard error.
+struct EventPrinter {
+    output: Output,
+    quiet: bool,
+}
+
+#[async_trait]
+impl EventSink for EventPrinter {
+    async fn emit(&self, event: &MailEvent) {
+        if self.quiet {
+            return;
+        }
+        let line = if self.output.is_json() {
+            event_json(None, event).to_string()
+        } else {
+            event_text(event)
+        };
+        // A log that nobody reads any more must not stop the queue.
+        let _ = std::io::Write::write_all(
+            &mut std::io::stderr().lock(),
+            format!("{line}\n").as_bytes(),
+        );
+    }
+}

@@ -1,0 +1,319 @@
+//! The configuration file.
+//!
+//! Everything in it may be left out. What is wrong is refused with file, line and key, and values are
+//! never printed: one of them may be a password.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+
+use crate::exit::{CONFIG, Failure, Result};
+use crate::units::{parse_duration, parse_size, show_duration};
+
+/// The largest configuration file that is read, in bytes.
+const MAX_LEN: u64 = 1 << 20;
+
+/// What the file says.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) queue: QueueSection,
+    pub(crate) relay: RelaySection,
+    pub(crate) delivery: DeliverySection,
+}
+
+/// `[queue]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct QueueSection {
+    /// The directory.
+    pub(crate) path: Option<PathBuf>,
+    /// The largest message that is taken.
+    pub(crate) max_message_size: Option<Size>,
+    /// The most messages that may wait.
+    pub(crate) max_messages: Option<u64>,
+    /// Free space that is left to the processor.
+    pub(crate) reserved_space: Option<Size>,
+    /// Free inodes that are left to the processor.
+    pub(crate) reserved_inodes: Option<u64>,
+    /// How long events are kept.
+    pub(crate) history: Option<Period>,
+    /// How long messages are kept that were rolled back.
+    pub(crate) keep_discarded: Option<Period>,
+    /// The domain of Message-IDs that are minted.
+    pub(crate) domain: Option<String>,
+}
+
+/// `[relay]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RelaySection {
+    /// The relay's URL.
+    pub(crate) url: Option<SecretString>,
+    /// The user to authenticate as, if the URL does not say so.
+    pub(crate) user: Option<String>,
+    /// The password.
+    pub(crate) password: Option<SecretString>,
+    /// A file whose first line is the password.
+    pub(crate) password_file: Option<PathBuf>,
+    /// The name for EHLO.
+    pub(crate) hello_name: Option<String>,
+    /// Further root certificates, in PEM.
+    pub(crate) ca_file: Option<PathBuf>,
+    /// How many connections are open at once.
+    pub(crate) max_connections: Option<u16>,
+}
+
+/// `[delivery]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct DeliverySection {
+    /// The most messages in flight.
+    pub(crate) max_in_flight: Option<u16>,
+    /// The first wait between two attempts.
+    pub(crate) first_retry: Option<Period>,
+    /// The longest wait between two attempts.
+    pub(crate) max_retry: Option<Period>,
+    /// How long a message is tried.
+    pub(crate) lifetime: Option<Period>,
+    /// How often the queue is looked at when nothing wakes the processor.
+    pub(crate) poll_interval: Option<Period>,
+    /// After how many refused messages in a row the relay is paused.
+    pub(crate) max_refusals_in_a_row: Option<u32>,
+}
+
+/// A duration as people write it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Period(pub(crate) Duration);
+
+/// A number of bytes as people write it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Size(pub(crate) u64);
+
+impl<'de> Deserialize<'de> for Period {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_duration(&text).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_size(&text).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+impl Config {
+    /// Reads a file.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let wrong = |why: String| Failure::new(CONFIG, format!("{}: {why}", path.display()));
+        let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
+        let mode = file.metadata().map_err(|error| wrong(error.to_string()))?.permissions().mode();
+        let mut text = String::new();
+        file.take(MAX_LEN).read_to_string(&mut text).map_err(|error| wrong(error.to_string()))?;
+        let config = Self::parse(&text).map_err(wrong)?;
+        if config.relay.has_secret() && mode & 0o077 != 0 {
+            return Err(wrong(format!(
+                "line {}: key `relay`: it holds a password and others may read the file; \
+                 chmod 600 it, or use password_file",
+                line_of_key(&text, &["password", "url"])
+            )));
+        }
+        Ok(config)
+    }
+
+    /// Reads a text; the error names line and key, and no value.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| describe(text, &error))?;
+        let relay = &config.relay;
+        if relay.password.is_some() && relay.password_file.is_some() {
+            let line = line_of_key(text, &["password_file"]);
+            return Err(format!("line {line}: key `password_file`: there is a `password` too"));
+        }
+        let secret = relay.password.is_some() || relay.password_file.is_some();
+        if secret && relay.user.is_none() {
+            let line = line_of_key(text, &["password_file", "password"]);
+            return Err(format!("line {line}: key `password`: there is no `user` to go with it"));
+        }
+        Ok(config)
+    }
+
+    /// The effective values for people and programs, secrets masked.
+    pub(crate) fn effective(&self) -> Value {
+        let period = |period: &Option<Period>| period.map(|period| show_duration(period.0));
+        let (queue, relay, delivery) = (&self.queue, &self.relay, &self.delivery);
+        json!({
+            "queue": {
+                "path": queue.path.as_ref().map(|path| path.display().to_string()),
+                "max_message_size": queue.max_message_size.map(|size| size.0),
+                "max_messages": queue.max_messages,
+                "reserved_space": queue.reserved_space.map(|size| size.0),
+                "reserved_inodes": queue.reserved_inodes,
+                "history": period(&queue.history),
+                "keep_discarded": period(&queue.keep_discarded),
+                "domain": queue.domain,
+            },
+            "relay": {
+                "url": relay.url.as_ref().map(|url| mask_url(url.expose_secret())),
+                "user": relay.user,
+                "password": relay.password.as_ref().map(|_| "***"),
+                "password_file": relay.password_file.as_ref().map(|path| path.display().to_string()),
+                "hello_name": relay.hello_name,
+                "ca_file": relay.ca_file.as_ref().map(|path| path.display().to_string()),
+                "max_connections": relay.max_connections,
+            },
+            "delivery": {
+                "max_in_flight": delivery.max_in_flight,
+                "first_retry": period(&delivery.first_retry),
+                "max_retry": period(&delivery.max_retry),
+                "lifetime": period(&delivery.lifetime),
+                "poll_interval": period(&delivery.poll_interval),
+                "max_refusals_in_a_row": delivery.max_refusals_in_a_row,
+            },
+        })
+    }
+}
+
+impl RelaySection {
+    fn has_secret(&self) -> bool {
+        let in_url = |url: &SecretString| mask_url(url.expose_secret()) != *url.expose_secret();
+        self.password.is_some() || self.url.as_ref().is_some_and(in_url)
+    }
+}
+
+/// A URL whose password, if it has one, is masked.
+pub(crate) fn mask_url(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    // A password may hold an @ that should have been encoded: the last one counts.
+    let Some(at) = rest[..end].rfind('@').or_else(|| rest.rfind('@')) else {
+        return url.to_owned();
+    };
+    let (credentials, host) = rest.split_at(at);
+    match credentials.split_once(':') {
+        Some((user, _)) => format!("{scheme}://{user}:***{host}"),
+        None => url.to_owned(),
+    }
+}
+
+/// What is wrong, where: without the value, which the parser's own message would repeat.
+fn describe(text: &str, error: &toml::de::Error) -> String {
+    let at = error.span().map_or(0, |span| span.start);
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let source = text.lines().nth(line - 1).unwrap_or_default();
+    let key = source.split('=').next().unwrap_or_default().trim();
+    let message = error.message();
+    let why = if message.starts_with("unknown field") || message.starts_with("duplicate key") {
+        message.to_owned()
+    } else if let Some((_, expected)) = message.split_once(", expected ") {
+        format!("wrong value, expected {expected}")
+    } else if message.starts_with("invalid") {
+        "it is not valid TOML, or of the wrong type".to_owned()
+    } else {
+        // Our own words about durations and sizes, and the parser's about syntax.
+        message.lines().next().unwrap_or_default().to_owned()
+    };
+    if source.contains('=') {
+        format!("line {line}: key `{key}`: {why}")
+    } else {
+        format!("line {line}: {why}")
+    }
+}
+
+/// The line on which one of these keys stands first.
+fn line_of_key(text: &str, keys: &[&str]) -> usize {
+    let is_key =
+        |line: &str| line.split_once('=').is_some_and(|(key, _)| keys.contains(&key.trim()));
+    text.lines().position(is_key).map_or(1, |index| index + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_whole_configuration_is_read() {
+        let config = Config::parse(
+            "[queue]\npath = \"/var/spool/q\"\nmax_message_size = \"10 MiB\"\n\
+             [relay]\nurl = \"smtp://relay.example.org\"\nuser = \"u\"\npassword = \"p\"\n\
+             [delivery]\nfirst_retry = \"10s\"\nlifetime = \"2d\"\n",
+        )
+        .unwrap();
+        assert_eq!(config.queue.max_message_size.unwrap().0, 10 << 20);
+        assert_eq!(config.delivery.lifetime.unwrap().0, Duration::from_secs(172_800));
+        let shown = config.effective().to_string();
+        assert!(shown.contains("\"***\"") && !shown.contains("\"p\""), "{shown}");
+        assert!(!format!("{config:?}").contains("\"p\""));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_line_and_key_without_its_value() {
+        for (text, line, key) in [
+            ("[queue]\npth = \"x\"", 2, "pth"),
+            ("[relay]\npassword = 12345", 2, "password"),
+            ("[relay]\nurl = \"smtp://a\"\nmax_connections = -5", 3, "max_connections"),
+            ("[delivery]\n\nfirst_retry = \"-5s\"", 3, "first_retry"),
+            ("[delivery]\nfirst_retry = \"12345x\"", 2, "first_retry"),
+            (
+                "[relay]\nuser = \"u\"\npassword = \"12345\"\npassword_file = \"f\"",
+                4,
+                "password_file",
+            ),
+            ("[relay]\npassword = \"12345\"", 2, "password"),
+            ("[relay]\npassword = \"12345", 2, "password"),
+        ] {
+            let error = Config::parse(text).unwrap_err();
+            assert!(error.starts_with(&format!("line {line}: key `{key}`")), "{text:?}: {error}");
+            assert!(!error.contains("12345"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_password_that_others_may_read_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("c.toml");
+        for (text, refused) in [
+            ("[relay]\nuser = \"u\"\npassword = \"s3cret\"\n", true),
+            ("[relay]\nurl = \"smtp://u:s3cret@a\"\n", true),
+            ("[relay]\nurl = \"smtp://a\"\n", false),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+            match Config::read(&path) {
+                Err(failure) if refused => {
+                    assert_eq!(failure.code, CONFIG);
+                    assert!(!failure.to_string().contains("s3cret"), "{failure}");
+                }
+                Ok(_) if !refused => {}
+                other => panic!("{text:?}: {other:?}"),
+            }
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            Config::read(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn passwords_in_urls_are_masked() {
+        assert_eq!(mask_url("smtp://u:p@h:25?x=y"), "smtp://u:***@h:25?x=y");
+        assert_eq!(mask_url("smtp://u:p@q@h"), "smtp://u:***@h");
+        assert_eq!(mask_url("smtp://u:p/q@h"), "smtp://u:***@h");
+        assert_eq!(mask_url("smtp://h:25"), "smtp://h:25");
+        assert_eq!(mask_url("program:/x"), "program:/x");
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(text in "(\\[(queue|relay)\\]\n)?([a-z_]{1,10} ?= ?.{0,20}\n){0,4}") {
+            let _ = Config::parse(&text);
+        }
+    }
+}

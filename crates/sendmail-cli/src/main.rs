@@ -1,0 +1,45 @@
+//! `sendmail-queue`: a transactional mail queue as a daemon and a command line.
+//!
+//! This is the one place that names concrete layers and puts them together: the Maildir queue, the
+//! SMTP and the program mailer, the transaction manager and the processor.
+
+mod args;
+mod commands;
+mod config;
+mod exit;
+mod output;
+mod relay;
+mod setup;
+mod smtp_sink;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::Arguments;
+use crate::exit::Failure;
+use crate::output::Output;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // What cannot be printed has nobody to read it.
+            let _ = error.print();
+            return if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let output = Output::new(arguments.json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output.failure(&Failure::system("start the runtime", &error)),
+    };
+    let code = match runtime.block_on(commands::run(arguments, &output)) {
+        Ok(code) => code.into(),
+        Err(failure) => output.failure(&failure),
+    };
+    // What still runs on other threads is as harmless to cut as the death of the process.
+    runtime.shutdown_background();
+    code
+}

@@ -1,0 +1,147 @@
+//! What is printed: text for people, or JSON with one object a line.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use sendmail_core::{Cursor, Entry, MailEvent, Timestamp};
+use serde_json::{Map, Value, json};
+
+use crate::exit::{self, Failure, Result};
+
+/// Where and how a command prints.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Output {
+    json: bool,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    pub(crate) fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// Prints a line to standard output: `text`, or `value` where JSON is wanted.
+    pub(crate) fn line(
+        self,
+        text: impl FnOnce() -> String,
+        value: impl FnOnce() -> Value,
+    ) -> Result<()> {
+        let line = if self.json { value().to_string() } else { text() };
+        write_line(&mut io::stdout().lock(), &line)
+    }
+
+    /// Prints a line of text to standard output, whatever the format.
+    pub(crate) fn text(self, line: &str) -> Result<()> {
+        write_line(&mut io::stdout().lock(), line)
+    }
+
+    /// Prints bytes to standard output as they are.
+    pub(crate) fn bytes(self, bytes: &[u8]) -> Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| broken(&error))
+    }
+
+    /// Prints a remark to standard error, where it does not disturb what is printed for programs.
+    pub(crate) fn remark(self, kind: &str, text: &str) {
+        let line = if self.json {
+            json!({ kind: text }).to_string()
+        } else {
+            format!("sendmail-queue: {text}")
+        };
+        // There is nobody to tell that a remark could not be printed.
+        let _ = write_line(&mut io::stderr().lock(), &line);
+    }
+
+    /// Prints why a command failed, and returns its exit code.
+    pub(crate) fn failure(self, failure: &Failure) -> ExitCode {
+        if self.json {
+            let line = json!({ "error": failure.to_string(), "code": failure.code.number() });
+            let _ = write_line(&mut io::stderr().lock(), &line.to_string());
+        } else if !failure.to_string().is_empty() {
+            self.remark("error", &failure.to_string());
+        }
+        failure.code.into()
+    }
+}
+
+fn write_line(to: &mut impl io::Write, line: &str) -> Result<()> {
+    let written = to.write_all(line.as_bytes()).and_then(|()| to.write_all(b"\n"));
+    written.and_then(|()| to.flush()).map_err(|error| broken(&error))
+}
+
+/// Whoever read the output is gone, as with `| head`: no reason to complain.
+fn broken(error: &io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        Failure::new(exit::OK, "")
+    } else {
+        Failure::system("print", error)
+    }
+}
+
+/// The fields of a list entry; the names are part of the interface.
+pub(crate) fn entry_json(entry: &Entry) -> Value {
+    let recipients: Vec<&str> = entry.recipients.iter().map(|to| to.as_str()).collect();
+    json!({
+        "id": entry.id.to_string(),
+        "message_id": entry.message_id.as_ref().map(|id| id.as_str()),
+        "state": entry.state.as_str(),
+        "attempts": entry.attempts,
+        "from": entry.reverse_path.as_str(),
+        "to": recipients,
+        "queued": time(entry.queued_at),
+        "next_attempt": entry.next_attempt.map(time),
+        "resource": entry.resource.as_ref().map(|resource| resource.as_str()),
+        "size": entry.size,
+    })
+}
+
+/// The fields of an event; the names are part of the interface.
+pub(crate) fn event_json(cursor: Option<&Cursor>, event: &MailEvent) -> Value {
+    let mut object = Map::new();
+    if let Some(cursor) = cursor {
+        object.insert("cursor".into(), cursor.as_str().into());
+    }
+    let mut set = |key: &str, value: Value| drop(object.insert(key.into(), value));
+    set("event", event.id.to_string().into());
+    set("time", time(event.time).into());
+    set("kind", event.kind.as_str().into());
+    set("id", event.queue_id.map(|id| id.to_string()).into());
+    set("message_id", event.message_id.as_ref().map(|id| id.as_str()).into());
+    set("recipient", event.recipient.as_ref().map(|to| to.as_str()).into());
+    set("attempt", event.attempt.into());
+    set("reply", event.reply.as_ref().map(ToString::to_string).into());
+    set("detail", event.detail.as_deref().into());
+    Value::Object(object)
+}
+
+/// One event on one line.
+pub(crate) fn event_text(event: &MailEvent) -> String {
+    let mut line = format!("{} {:<18}", time(event.time), event.kind);
+    if let Some(id) = event.queue_id {
+        line.push_str(&format!(" {id}"));
+    }
+    if let Some(recipient) = &event.recipient {
+        line.push_str(&format!(" to={recipient}"));
+    }
+    if event.attempt > 0 {
+        line.push_str(&format!(" attempt={}", event.attempt));
+    }
+    if let Some(id) = &event.message_id {
+        line.push_str(&format!(" {id}"));
+    }
+    if let Some(reply) = &event.reply {
+        line.push_str(&format!(" {reply}"));
+    }
+    if let Some(detail) = &event.detail {
+        line.push_str(&format!(" ({detail})"));
+    }
+    line
+}
+
+/// RFC 3339 in UTC.
+pub(crate) fn time(timestamp: Timestamp) -> String {
+    timestamp.to_string()
+}

@@ -1,0 +1,177 @@
+//! Putting the layers together, as the command line and the configuration say.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sendmail_clock::SystemClock;
+use sendmail_core::{
+    Clock, Cursor, EventLog as _, Filter, MailEvent, Mailer, MessageId, QueueAdmin as _, QueueId,
+    Timestamp,
+};
+use sendmail_maildir::{MaildirOptions, MaildirStore};
+use sendmail_processor::ProcessorConfig;
+use sendmail_txn::{Action, Recovery};
+
+use crate::args::Arguments;
+use crate::config::Config;
+use crate::exit::{CONFIG, Failure, NO_INPUT, Result};
+
+/// What every command starts from.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    queue: Option<PathBuf>,
+    relay: Option<String>,
+    pub(crate) config: Config,
+}
+
+impl Setup {
+    pub(crate) fn new(arguments: &Arguments) -> Result<Self> {
+        let config = match &arguments.config {
+            Some(path) => Config::read(path)?,
+            None => Config::default(),
+        };
+        Ok(Self { queue: arguments.queue.clone(), relay: arguments.relay.clone(), config })
+    }
+
+    /// Where the queue is.
+    pub(crate) fn queue_path(&self) -> Result<PathBuf> {
+        self.queue.clone().or_else(|| self.config.queue.path.clone()).ok_or_else(|| {
+            let why = "no queue is set; use --queue DIR, SENDMAIL_QUEUE or the configuration file";
+            Failure::new(CONFIG, why)
+        })
+    }
+
+    /// The relay as it is shown to people.
+    pub(crate) fn relay_url(&self) -> Option<&str> {
+        self.relay.as_deref()
+    }
+
+    pub(crate) fn clock() -> Arc<dyn Clock> {
+        Arc::new(SystemClock)
+    }
+
+    pub(crate) fn now() -> Timestamp {
+        SystemClock.now()
+    }
+
+    /// Opens the queue.
+    pub(crate) async fn store(&self) -> Result<MaildirStore> {
+        let section = &self.config.queue;
+        let mut options = MaildirOptions::default();
+        if let Some(size) = section.max_message_size {
+            options.max_message_len = usize::try_from(size.0).unwrap_or(usize::MAX);
+        }
+        options.max_messages = section.max_messages;
+        if let Some(size) = section.reserved_space {
+            options.reserved_space = size.0;
+        }
+        if let Some(count) = section.reserved_inodes {
+            options.reserved_inodes = count;
+        }
+        if let Some(period) = section.history {
+            options.history = period.0;
+        }
+        if let Some(period) = section.keep_discarded {
+            options.keep_discarded = period.0;
+        }
+        Ok(MaildirStore::open(self.queue_path()?, options).await?)
+    }
+
+    /// The mailer for the relay.
+    pub(crate) fn mailer(&self) -> Result<Arc<dyn Mailer>> {
+        crate::relay::mailer(self.relay.as_deref(), &self.config.relay)
+    }
+
+    pub(crate) fn processor(&self) -> ProcessorConfig {
+        let section = &self.config.delivery;
+        let mut config = ProcessorConfig::default();
+        if let Some(count) = section.max_in_flight {
+            config.max_in_flight = usize::from(count);
+            config.concurrency = config.concurrency.min(config.max_in_flight);
+        }
+        if let Some(count) = self.config.relay.max_connections {
+            config.concurrency = usize::from(count).min(config.max_in_flight);
+        }
+        if let Some(count) = section.max_refusals_in_a_row {
+            config.max_refusals_in_a_row = count;
+        }
+        let set = |to: &mut Duration, from: Option<crate::config::Period>| {
+            if let Some(period) = from {
+                *to = period.0;
+            }
+        };
+        set(&mut config.backoff.first, section.first_retry);
+        set(&mut config.backoff.max, section.max_retry);
+        set(&mut config.lifetime, section.lifetime);
+        set(&mut config.poll_interval, section.poll_interval);
+        config
+    }
+
+    /// The domain under which Message-IDs are minted: the configured one, or the host's name.
+    pub(crate) fn domain(&self) -> String {
+        self.config.queue.domain.clone().unwrap_or_else(host_name)
+    }
+}
+
+/// The host's name as the system has it.
+pub(crate) fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "localhost".to_owned() } else { name }
+}
+
+/// Transaction recovery, as the processor runs it.
+pub(crate) struct TransactionRecovery(pub(crate) Recovery);
+
+#[async_trait]
+impl sendmail_processor::Recovery for TransactionRecovery {
+    fn name(&self) -> &str {
+        "recover transactions"
+    }
+
+    async fn recover(&self) -> sendmail_core::Result<Vec<MailEvent>> {
+        // Its events go to the sinks that the recovery was given.
+        let report = self.0.run().await?;
+        let failed = report.messages.into_iter().find_map(|message| match message.action {
+            Action::Failed(error) => Some(error),
+            _ => None,
+        });
+        failed.map_or(Ok(Vec::new()), Err)
+    }
+}
+
+/// The messages that an ID means: a queue id, or all that have this Message-ID, also those that have
+/// left the queue.
+pub(crate) async fn resolve(store: &MaildirStore, text: &str) -> Result<Vec<QueueId>> {
+    if let Ok(id) = text.parse() {
+        return Ok(vec![id]);
+    }
+    let message_id: MessageId = text.parse().map_err(|error| {
+        Failure::usage(format!("{text:?} is neither a queue id nor a Message-ID: {error}"))
+    })?;
+    let mut filter = Filter::default();
+    filter.message_ids = vec![message_id.clone()];
+    let mut found = Vec::new();
+    let mut visit = |entry: sendmail_core::Entry| {
+        found.push(entry.id);
+        std::ops::ControlFlow::Continue(())
+    };
+    store.list(&filter, &mut visit).await?;
+    let mut cursor: Option<Cursor> = None;
+    loop {
+        let page = store.read(cursor.clone(), 1000).await?;
+        let Some((last, _)) = page.events.last() else { break };
+        cursor = Some(last.clone());
+        let about = page.events.iter().map(|(_, event)| event);
+        let about = about.filter(|event| event.message_id.as_ref() == Some(&message_id));
+        found.extend(about.filter_map(|event| event.queue_id));
+    }
+    found.sort_unstable();
+    found.dedup();
+    if found.is_empty() {
+        let why = format!("neither the queue nor its history knows {message_id}");
+        return Err(Failure::new(NO_INPUT, why));
+    }
+    Ok(found)
+}

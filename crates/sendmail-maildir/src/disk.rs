@@ -1,0 +1,270 @@
+//! The one place where files are touched: directories by handle, and the few operations the queue
+//! is built from.
+//!
+//! Every path is a single name below a directory that was opened once, without following links, so
+//! that nobody can swap a directory of the queue for a link while it is in use.
+
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self as sys, AtFlags, FileType, Mode, OFlags, RenameFlags};
+
+const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+const DIR_MODE: Mode = Mode::RWXU;
+
+/// An open directory.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// What a name in a directory leads to, as far as the directory itself tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Directory,
+    Symlink,
+    /// A FIFO, a socket or a device.
+    Special,
+    /// The file system does not tell without a closer look.
+    Unknown,
+}
+
+/// One name of a directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Name {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) kind: Kind,
+}
+
+impl Dir {
+    /// Opens a directory that exists; a symbolic link is refused.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self { fd: sys::open(path, flags, Mode::empty())?, path: path.to_owned() })
+    }
+
+    /// Opens the directory `name`; nothing if there is none.
+    pub(crate) fn open_dir(&self, name: &str) -> io::Result<Option<Self>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match sys::openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(Self { fd, path: self.path.join(name) })),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens the directory `name`, made with mode 0700 and synced into this one if it is missing.
+    pub(crate) fn make_dir(&self, name: &str) -> io::Result<Self> {
+        loop {
+            if let Some(dir) = self.open_dir(name)? {
+                return Ok(dir);
+            }
+            match sys::mkdirat(&self.fd, name, DIR_MODE) {
+                Ok(()) => self.sync()?,
+                Err(rustix::io::Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Where it is, for people.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its names, streamed in the file system's order, without `.` and `..`.
+    pub(crate) fn names(&self) -> io::Result<Names> {
+        Ok(Names { dir: sys::Dir::read_from(&self.fd)? })
+    }
+
+    /// Makes every entry of it durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        Ok(sys::fsync(&self.fd)?)
+    }
+
+    /// Makes everything on its file system durable. Costly; for rare moments.
+    pub(crate) fn sync_all(&self) -> io::Result<()> {
+        Ok(sys::syncfs(&self.fd)?)
+    }
+
+    /// Makes a file that must not exist, with mode 0600.
+    pub(crate) fn create(&self, name: &[u8]) -> io::Result<File> {
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(File::from(sys::openat(&self.fd, OsStr::from_bytes(name), flags, FILE_MODE)?))
+    }
+
+    /// Opens a regular file for reading, and for writing too if asked. Never blocks and never follows
+    /// a link; what is no regular file is an error of kind `InvalidInput`.
+    pub(crate) fn open_file(&self, name: &[u8], write: bool) -> io::Result<File> {
+        let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
+        let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file =
+            File::from(sys::openat(&self.fd, OsStr::from_bytes(name), flags, Mode::empty())?);
+        if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+        }
+    }
+
+    /// The content of a regular file, at most `limit` bytes of it.
+    pub(crate) fn read(&self, name: &[u8], limit: u64) -> io::Result<Vec<u8>> {
+        let file = self.open_file(name, false)?;
+        let length = file.metadata()?.len().min(limit);
+        let mut content = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
+        file.take(limit).read_to_end(&mut content)?;
+        Ok(content)
+    }
+
+    /// Makes the file `name` with this content, synced. The directory is not synced. If anything
+    /// fails the file is removed, and its sync is not tried again.
+    pub(crate) fn write_synced(&self, name: &[u8], parts: &[&[u8]]) -> io::Result<()> {
+        let write = || {
+            let mut file = self.create(name)?;
+            parts.iter().try_for_each(|part| file.write_all(part))?;
+            file.sync_all()
+        };
+        let result = write();
+        if result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::AlreadyExists) {
+            // The error is what counts; a left-over is found by the next sweep.
+            let _ = self.unlink(name);
+        }
+        result
+    }
+
+    /// Renames `from` in this directory to `to` in `target`, replacing what is there.
+    pub(crate) fn rename(&self, from: &[u8], target: &Self, to: &[u8]) -> io::Result<()> {
+        let (from, to) = (OsStr::from_bytes(from), OsStr::from_bytes(to));
+        Ok(sys::renameat(&self.fd, from, &target.fd, to)?)
+    }
+
+    /// As [`Dir::rename`], but an error of kind `AlreadyExists` if `to` exists.
+    pub(crate) fn rename_new(&self, from: &[u8], target: &Self, to: &[u8]) -> io::Result<()> {
+        let (from, to) = (OsStr::from_bytes(from), OsStr::from_bytes(to));
+        Ok(sys::renameat_with(&self.fd, from, &target.fd, to, RenameFlags::NOREPLACE)?)
+    }
+
+    /// Gives the file `from` the second name `to`; an error of kind `AlreadyExists` if it is taken.
+    pub(crate) fn link(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        let (from, to) = (OsStr::from_bytes(from), OsStr::from_bytes(to));
+        Ok(sys::linkat(&self.fd, from, &self.fd, to, AtFlags::empty())?)
+    }
+
+    /// Removes a file.
+    pub(crate) fn unlink(&self, name: &[u8]) -> io::Result<()> {
+        Ok(sys::unlinkat(&self.fd, OsStr::from_bytes(name), AtFlags::empty())?)
+    }
+
+    /// Removes a directory if it is empty.
+    pub(crate) fn remove_dir(&self, name: &str) -> io::Result<()> {
+        Ok(sys::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// What `name` is, without following it.
+    pub(crate) fn stat(&self, name: &[u8]) -> io::Result<sys::Stat> {
+        Ok(sys::statat(&self.fd, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Whether `name` exists, whatever it is.
+    pub(crate) fn exists(&self, name: &[u8]) -> io::Result<bool> {
+        match self.stat(name) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Who owns the directory, and what others may do to it.
+    pub(crate) fn owner_and_mode(&self) -> io::Result<(u32, u32)> {
+        let stat = sys::fstat(&self.fd)?;
+        Ok((stat.st_uid, stat.st_mode))
+    }
+
+    /// Which device it is on.
+    pub(crate) fn device(&self) -> io::Result<u64> {
+        Ok(sys::fstat(&self.fd)?.st_dev)
+    }
+
+    /// Free space in bytes and free inodes; inodes are `None` where the file system makes them as
+    /// needed.
+    pub(crate) fn room(&self) -> io::Result<(u64, Option<u64>)> {
+        let stat = sys::fstatvfs(&self.fd)?;
+        let inodes = (stat.f_files > 0).then_some(stat.f_favail);
+        Ok((stat.f_bavail.saturating_mul(stat.f_frsize), inodes))
+    }
+
+    /// The magic number of its file system.
+    pub(crate) fn file_system(&self) -> io::Result<i64> {
+        Ok(sys::fstatfs(self.fd.as_fd())?.f_type)
+    }
+}
+
+/// The names of a directory, one after the other.
+#[derive(Debug)]
+pub(crate) struct Names {
+    dir: sys::Dir,
+}
+
+impl Iterator for Names {
+    type Item = io::Result<Name>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let entry = match self.dir.next()? {
+                Ok(entry) => entry,
+                Err(error) => return Some(Err(error.into())),
+            };
+            let name: CString = entry.file_name().to_owned();
+            let bytes = name.into_bytes();
+            if bytes != b"." && bytes != b".." {
+                return Some(Ok(Name { bytes, kind: kind(entry.file_type()) }));
+            }
+        }
+    }
+}
+
+fn kind(file_type: FileType) -> Kind {
+    match file_type {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Directory,
+        FileType::Symlink => Kind::Symlink,
+        FileType::Unknown => Kind::Unknown,
+        _ => Kind::Special,
+    }
+}
+
+/// `file` is made to have room for `length` bytes, so that writing within them cannot fail for lack
+/// of space. Where the file system cannot promise that, zeros are written.
+pub(crate) fn allocate(file: &File, length: u64) -> io::Result<()> {
+    match sys::fallocate(file, sys::FallocateFlags::empty(), 0, length) {
+        Err(rustix::io::Errno::OPNOTSUPP) => {
+            let mut file = file;
+            let block = [0; 8192];
+            let mut left = length;
+            while left > 0 {
+                let part = left.min(block.len() as u64);
+                file.write_all(&block[..usize::try_from(part).unwrap_or(block.len())])?;
+                left -= part;
+            }
+            Ok(())
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Whether the file that `name` in `dir` leads to is `file`.
+pub(crate) fn is_same(dir: &Dir, name: &[u8], file: &File) -> io::Result<bool> {
+    let ours = sys::fstat(file)?;
+    match dir.stat(name) {
+        Ok(found) => Ok(found.st_ino == ours.st_ino && found.st_dev == ours.st_dev),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}

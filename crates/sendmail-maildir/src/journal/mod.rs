@@ -1,0 +1,354 @@
+//! The attempt journal: append-only, one file at a time for each worker.
+//!
+//! It bridges the time between a relay's reply and the queue file's next move, and it is the event
+//! log that other processes read. Records are in the operating system's hands when `append` returns,
+//! so they survive the death of the process; they survive the machine's once `sync` has returned.
+
+pub(crate) mod log;
+pub(crate) mod record;
+pub(crate) mod segment;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use sendmail_core::{MailEvent, MessageId, QueueId, Recipient, Reply};
+use uuid::Uuid;
+
+use self::record::Record;
+use self::segment::{Header, START, frame, seal, set_watermark};
+use crate::disk::{Dir, allocate};
+use crate::name::OwnerId;
+use crate::queue::is_full;
+
+/// How large a segment is made unless one claim needs more.
+const SEGMENT_SIZE: u64 = 4 << 20;
+
+/// What an event takes beside its Message-ID and its recipient: reply and detail at their longest.
+const EVENT_ROOM: usize = Reply::MAX_TEXT + MailEvent::MAX_DETAIL + 128;
+
+/// How much room the records of one claim may take at most: its steps, an event that it was queued,
+/// one that it is held, two about each recipient, and the settlement.
+pub(crate) fn room_for(recipients: &[Recipient], message_id: &MessageId) -> u64 {
+    let event = EVENT_ROOM + message_id.as_str().len();
+    let each = recipients.iter().map(|recipient| 2 * event + 3 * recipient.as_str().len() + 8);
+    (256 + 3 * event + each.sum::<usize>()) as u64
+}
+
+/// The number by which a segment is known: greater than that of every segment made before.
+pub(crate) type Sequence = u64;
+
+/// The journal of one worker.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    worker: OwnerId,
+    boot: Uuid,
+    state: Mutex<State>,
+    synced: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    segment: std::sync::Arc<File>,
+    size: u64,
+    /// Where the next record goes.
+    end: u64,
+    /// How far the segment is durable.
+    durable: u64,
+    /// Whether somebody is in a sync right now.
+    syncing: bool,
+    /// What claims that are not finished may still need.
+    reserved: u64,
+    /// A sync failed: nothing that was written since can be trusted, and nothing more is written.
+    broken: bool,
+    /// The steps of claims that are not finished, for the beginning of the next segment.
+    open: BTreeMap<QueueId, Vec<Record>>,
+}
+
+/// A place in the journal to be synced to: a segment, and an offset in it.
+#[derive(Debug, Clone)]
+pub(crate) struct Mark {
+    segment: std::sync::Arc<File>,
+    end: u64,
+}
+
+impl Journal {
+    /// Begins a journal for `worker`.
+    pub(crate) fn begin(dir: &Dir, worker: OwnerId, boot: Uuid) -> io::Result<Self> {
+        let (segment, size) = new_segment(dir, worker, boot, START + FREE)?;
+        let state = State {
+            segment: std::sync::Arc::new(segment),
+            size,
+            end: START,
+            durable: START,
+            syncing: false,
+            reserved: 0,
+            broken: false,
+            open: BTreeMap::new(),
+        };
+        Ok(Self { worker, boot, state: Mutex::new(state), synced: Condvar::new() })
+    }
+
+    /// Makes room for `bytes` more, in a new segment if the present one has not got it.
+    ///
+    /// The new segment begins with the steps of all claims that are not finished, so that whoever
+    /// takes over needs to read only the newest. For the same reason `claims`, the directory from
+    /// which finished claims have gone, is synced first: none may come back that only the old segment
+    /// knows.
+    pub(crate) fn reserve(&self, dir: &Dir, claims: &Dir, bytes: u64) -> io::Result<()> {
+        let mut state = self.lock();
+        state.check()?;
+        if state.end + state.reserved + bytes + FREE <= state.size {
+            state.reserved += bytes;
+            return Ok(());
+        }
+        while state.syncing {
+            state = self.synced.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.check()?;
+        claims.sync()?;
+        let mut carried = Vec::new();
+        state.open.values().flatten().for_each(|record| frame(record, &mut carried));
+        let need = START + carried.len() as u64 + state.reserved + bytes + FREE;
+        let (segment, size) = new_segment(dir, self.worker, self.boot, need)?;
+        segment.write_all_at(&carried, START)?;
+        segment.sync_data()?;
+        // The old segment is sealed only now: a crash in between leaves two that say the same.
+        if let Err(error) = state.segment.sync_data().and_then(|()| seal(&state.segment, state.end))
+        {
+            state.broken = true;
+            return Err(error);
+        }
+        let end = START + carried.len() as u64;
+        set_watermark(&segment, end)?;
+        let reserved = state.reserved + bytes;
+        state.segment = std::sync::Arc::new(segment);
+        (state.size, state.end, state.durable, state.reserved) = (size, end, end, reserved);
+        Ok(())
+    }
+
+    /// Gives back what a claim had kept free, when it is finished.
+    pub(crate) fn unreserve(&self, bytes: u64) {
+        let mut state = self.lock();
+        state.reserved = state.reserved.saturating_sub(bytes);
+    }
+
+    /// Appends records. They survive this process, and after `sync` of the mark the machine too.
+    pub(crate) fn append(&self, records: &[Record]) -> io::Result<Mark> {
+        let mut bytes = Vec::with_capacity(records.len() * 96);
+        records.iter().for_each(|record| frame(record, &mut bytes));
+        let mut state = self.lock();
+        state.check()?;
+        if state.end + bytes.len() as u64 > state.size {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                "the journal's segment is full",
+            ));
+        }
+        state.segment.write_all_at(&bytes, state.end)?;
+        state.end += bytes.len() as u64;
+        records.iter().for_each(|record| state.note(record));
+        Ok(Mark { segment: state.segment.clone(), end: state.end })
+    }
+
+    /// Returns when everything up to `mark` is durable. One sync serves all who wait.
+    pub(crate) fn sync(&self, mark: &Mark) -> io::Result<()> {
+        let mut state = self.lock();
+        loop {
+            // A segment is left only after it was synced to its end.
+            if !std::sync::Arc::ptr_eq(&state.segment, &mark.segment) || state.durable >= mark.end {
+                return Ok(());
+            }
+            state.check()?;
+            if !state.syncing {
+                break;
+            }
+            state = self.synced.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.syncing = true;
+        let (segment, end) = (state.segment.clone(), state.end);
+        drop(state);
+        let result = segment.sync_data().and_then(|()| set_watermark(&segment, end));
+        let mut state = self.lock();
+        state.syncing = false;
+        match &result {
+            Ok(()) => state.durable = state.durable.max(end),
+            Err(_) => state.broken = true,
+        }
+        drop(state);
+        self.synced.notify_all();
+        result
+    }
+
+    /// Seals the segment at an orderly end.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        if !state.broken {
+            // Whoever takes over seals what this could not.
+            let _ = state.segment.sync_data().and_then(|()| seal(&state.segment, state.end));
+            state.broken = true;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is consistent at every point at which a panic could leave it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is always kept free for events that belong to no claim.
+const FREE: u64 = 64 << 10;
+
+impl State {
+    fn check(&self) -> io::Result<()> {
+        if self.broken {
+            return Err(io::Error::other(
+                "the journal could not be synced before; restart the processor when the disk is well",
+            ));
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, record: &Record) {
+        match record {
+            Record::Claimed(id) => drop(self.open.insert(*id, vec![record.clone()])),
+            Record::Begun(id) | Record::HandedOver(id) | Record::Settled(id, _) => {
+                self.open.entry(*id).or_default().push(record.clone());
+            }
+            Record::Released(id) | Record::Finished(id) => drop(self.open.remove(id)),
+            Record::Event(_) => {}
+        }
+    }
+}
+
+/// Makes a segment under the next free number: of the usual size, or, on a disk that has not got that
+/// much, of the size that is needed.
+fn new_segment(dir: &Dir, worker: OwnerId, boot: Uuid, need: u64) -> io::Result<(File, u64)> {
+    match try_segment(dir, worker, boot, need.max(SEGMENT_SIZE)) {
+        Err(error) if is_full(&error) && need < SEGMENT_SIZE => {
+            try_segment(dir, worker, boot, need)
+        }
+        other => other,
+    }
+}
+
+fn try_segment(dir: &Dir, worker: OwnerId, boot: Uuid, size: u64) -> io::Result<(File, u64)> {
+    let temporary = format!(".new-{worker}").into_bytes();
+    match dir.unlink(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = dir.create(&temporary)?;
+    let make = || {
+        allocate(&file, size)?;
+        Header::write(worker, boot, &file)?;
+        file.sync_all()?;
+        let mut sequence = sequences(dir)?.last().map_or(1, |last| last + 1);
+        loop {
+            match dir.rename_new(&temporary, dir, &segment_name(sequence)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => sequence += 1,
+                other => return other,
+            }
+        }
+    };
+    match make().and_then(|()| dir.sync()) {
+        Ok(()) => Ok((file, size)),
+        Err(error) => {
+            let _ = dir.unlink(&temporary);
+            Err(error)
+        }
+    }
+}
+
+pub(crate) fn segment_name(sequence: Sequence) -> Vec<u8> {
+    format!("{sequence:012}").into_bytes()
+}
+
+/// The numbers of all segments, ascending.
+pub(crate) fn sequences(dir: &Dir) -> io::Result<Vec<Sequence>> {
+    let mut found = Vec::new();
+    for name in dir.names()? {
+        let bytes = name?.bytes;
+        let number = std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok());
+        if let Some(number) = number.filter(|number| segment_name(*number) == bytes) {
+            found.push(number);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::segment::Records;
+
+    fn id(n: u8) -> QueueId {
+        QueueId::from_bytes([n; 16])
+    }
+
+    fn records(dir: &Dir, sequence: Sequence) -> (Header, Vec<Record>) {
+        let file = dir.open_file(&segment_name(sequence), false).unwrap();
+        let mut all = Records::new(&file, START, None).unwrap();
+        let list = std::iter::from_fn(|| all.next_record().unwrap().map(|(record, _)| record));
+        (Header::read(&file).unwrap().unwrap(), list.collect())
+    }
+
+    #[test]
+    fn a_new_segment_carries_the_claims_that_are_not_finished() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let journal = Journal::begin(&dir, Uuid::from_bytes([1; 16]), Uuid::nil()).unwrap();
+        journal.append(&[Record::Claimed(id(1)), Record::Claimed(id(2))]).unwrap();
+        journal.append(&[Record::HandedOver(id(1)), Record::Finished(id(2))]).unwrap();
+        journal.reserve(&dir, &dir, SEGMENT_SIZE).unwrap();
+        let (old, _) = records(&dir, 1);
+        assert!(old.sealed);
+        let (new, carried) = records(&dir, 2);
+        assert_eq!(carried, [Record::Claimed(id(1)), Record::HandedOver(id(1))]);
+        assert!(!new.sealed && new.watermark > START);
+    }
+
+    #[test]
+    fn the_watermark_follows_the_sync() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let journal = Journal::begin(&dir, Uuid::from_bytes([1; 16]), Uuid::nil()).unwrap();
+        let mark = journal.append(&[Record::Claimed(id(1))]).unwrap();
+        assert_eq!(records(&dir, 1).0.watermark, START);
+        journal.sync(&mark).unwrap();
+        assert_eq!(records(&dir, 1).0.watermark, mark.end);
+    }
+
+    #[test]
+    fn many_who_wait_are_served_and_numbers_are_unique() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        std::thread::scope(|scope| {
+            for worker in 0..4 {
+                let dir = &dir;
+                scope.spawn(move || {
+                    let journal = Journal::begin(dir, Uuid::from_bytes([worker; 16]), Uuid::nil());
+                    let journal = journal.unwrap();
+                    std::thread::scope(|scope| {
+                        for n in 0..8 {
+                            let journal = &journal;
+                            scope.spawn(move || {
+                                let mark = journal.append(&[Record::Claimed(id(n))]).unwrap();
+                                journal.sync(&mark).unwrap();
+                            });
+                        }
+                    });
+                    journal.close();
+                });
+            }
+        });
+        assert_eq!(sequences(&dir).unwrap(), [1, 2, 3, 4]);
+        for sequence in 1..=4 {
+            let (header, all) = records(&dir, sequence);
+            assert!(header.sealed && all.len() == 8);
+        }
+    }
+}

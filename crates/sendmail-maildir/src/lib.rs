@@ -1,0 +1,50 @@
+//! A transactional mail queue in a Maildir, on a local disk, safe against every crash.
+//!
+//! [`MaildirStore`] implements `QueueStore`, `QueueAdmin`, `EventLog` and `DecisionLog` of
+//! `sendmail-core`. Any number of processes may write to one queue and work on it at once; when one
+//! of them dies, whatever it had is free for the others at their next look.
+//!
+//! The directory is an ordinary Maildir that every mail reader opens, and zope.sendmail and
+//! repoze.sendmail may fill. Beside `tmp/`, `new/` and `cur/` it has these directories:
+//!
+//! | directory | what is in it |
+//! |---|---|
+//! | `.owners/` | a file for each process, on which it holds a lock while it lives |
+//! | `.staged/<resource>/` | messages of transactions that are not decided, manifests of those this queue decides |
+//! | `.lanes/<lane>/` | due messages with a priority or a tenant |
+//! | `.claimed/<worker>/` | messages that a worker is sending |
+//! | `.deferred/<minute>/` | messages that wait for a time, by the minute in which they are due |
+//! | `.held/` | messages that wait for somebody to release them |
+//! | `.failed/` | a Maildir of what was given up, for people |
+//! | `.discarded/` | messages whose transaction was rolled back, kept for some days |
+//! | `.journal/` | what workers did: recovery and event log |
+//! | `.wishes/` | what an operator wants of claimed messages |
+//!
+//! **What is absent.** This crate knows nothing of SMTP or SQL, and decides nothing about retries: it
+//! does what the settlement says.
+
+mod admin;
+mod claim;
+mod disk;
+mod foreign;
+mod format;
+#[cfg(fuzzing)]
+pub mod fuzz;
+mod journal;
+mod layout;
+mod manifest;
+mod name;
+mod options;
+mod owner;
+mod pending;
+mod queue;
+mod scan;
+mod settle;
+mod store;
+mod sweep;
+mod takeover;
+mod wake;
+mod wishes;
+
+pub use options::MaildirOptions;
+pub use store::MaildirStore;

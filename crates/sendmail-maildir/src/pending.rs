@@ -1,0 +1,392 @@
+//! The way of a message into the queue: written, staged, published or discarded.
+//!
+//! Invariant: a message is in exactly one place, and every step is one rename. A message that is
+//! published is in the place that its options ask for, so that whoever finishes the work of somebody
+//! else puts it into the same one.
+
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use sendmail_core::{
+    DeliveryOptions, Discard, Error, ErrorKind, MailEvent, MailEventKind, NewMessage, QueueId,
+    ResourceId, Result, Timestamp, Undecided,
+};
+
+use crate::disk::{Dir, Kind};
+use crate::format::{self, Head, MAX_HEAD};
+use crate::manifest::fence_name;
+use crate::name::MessageName;
+use crate::owner;
+use crate::queue::{Handle, Place, Queue, gone, lock, uncertain};
+
+/// What this process wrote and did not publish yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Written {
+    resource: ResourceId,
+    options: DeliveryOptions,
+    staged: bool,
+}
+
+/// An undecided file: where it is, and what is known of it.
+struct Found<'a> {
+    dir: Rc<Handle<'a>>,
+    name: MessageName,
+    /// What its head says; nothing if that cannot be read.
+    head: Option<Head>,
+}
+
+impl Queue {
+    pub(crate) fn write(&self, new: &NewMessage) -> Result<()> {
+        let operation = "write the message into the queue";
+        let length = new.message.as_bytes().len();
+        let limit = self.options.max_message_len;
+        if length > limit {
+            let message =
+                format!("the message has {length} bytes, this queue takes at most {limit}");
+            return Err(Error::new(ErrorKind::InvalidInput, operation, message));
+        }
+        self.check_room(length as u64)?;
+        let head = Head {
+            id: new.id,
+            resource: new.resource.clone(),
+            queued_at: self.now(),
+            envelope: new.envelope.clone(),
+        };
+        if self.is_written(new)? {
+            return Ok(());
+        }
+        let name = MessageName::new(new.id).owned(self.owner.id).encode();
+        let parts: [&[u8]; 2] = [&format::encode_head(&head, &new.message), new.message.as_bytes()];
+        let mut result = self.layout.tmp.write_synced(&name, &parts);
+        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+            // The first half of a call that was repeated: nobody has seen it yet.
+            result = self.layout.tmp.unlink(&name);
+            result = result.and_then(|()| self.layout.tmp.write_synced(&name, &parts));
+        }
+        result.map_err(|error| Error::io(operation, error).with("queue id", new.id))?;
+        let (resource, options) = (new.resource.clone(), new.envelope.options().clone());
+        lock(&self.written).insert(new.id, Written { resource, options, staged: false });
+        Ok(())
+    }
+
+    /// Whether this process wrote the message before; an error if it wrote another one under this id.
+    fn is_written(&self, new: &NewMessage) -> Result<bool> {
+        let operation = "write the message into the queue";
+        let Some(written) = lock(&self.written).get(&new.id).cloned() else { return Ok(false) };
+        let name = MessageName::new(new.id).owned(self.owner.id).encode();
+        let read = || match written.staged {
+            false => self.layout.tmp.read(&name, u64::MAX),
+            true => self.layout.staged.make_dir(written.resource.as_str())?.read(&name, u64::MAX),
+        };
+        let content =
+            read().map_err(|error| Error::io(operation, error).with("queue id", new.id))?;
+        let same = format::decode(content, new.id).is_ok_and(|file| {
+            file.head.envelope == new.envelope
+                && file.head.resource == new.resource
+                && file.message == new.message
+        });
+        if same {
+            return Ok(true);
+        }
+        let message =
+            "another message was written under this queue id; mint one for each hand-over";
+        Err(Error::new(ErrorKind::InvalidInput, operation, message).with("queue id", new.id))
+    }
+
+    /// Leaves the processor its reserve, and keeps to the limit of messages.
+    fn check_room(&self, length: u64) -> Result<()> {
+        let operation = "write the message into the queue";
+        if !self.has_room(length).map_err(|error| Error::io(operation, error))? {
+            let message =
+                "the disk is nearly full, and what is left is for delivering; free some space";
+            return Err(Error::new(ErrorKind::Full, operation, message));
+        }
+        let Some(most) = self.options.max_messages else { return Ok(()) };
+        if self.length.load(Ordering::Relaxed) == u64::MAX {
+            let counted = self.count_messages().map_err(|error| Error::io(operation, error))?;
+            self.length.store(counted, Ordering::Relaxed);
+        }
+        if self.length.load(Ordering::Relaxed) < most {
+            return Ok(());
+        }
+        // It may have been drained since it was counted.
+        let counted = self.count_messages().map_err(|error| Error::io(operation, error))?;
+        self.length.store(counted, Ordering::Relaxed);
+        if counted < most {
+            return Ok(());
+        }
+        let message = format!("queue full: {counted} messages wait, and at most {most} may");
+        Err(Error::new(ErrorKind::Full, operation, message))
+    }
+
+    pub(crate) fn stage(&self, ids: &[QueueId]) -> Result<()> {
+        let operation = "stage the message";
+        let mut dirs: HashMap<ResourceId, Dir> = HashMap::new();
+        for id in ids {
+            let Some(written) = lock(&self.written).get(id).cloned() else {
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    operation,
+                    "this process has not written it, or it is published already",
+                )
+                .with("queue id", id));
+            };
+            let trouble = |error| Error::io(operation, error).with("queue id", id);
+            if !dirs.contains_key(&written.resource) {
+                let dir =
+                    self.layout.staged.make_dir(written.resource.as_str()).map_err(trouble)?;
+                dirs.insert(written.resource.clone(), dir);
+            }
+            if written.staged {
+                continue;
+            }
+            let name = MessageName::new(*id).owned(self.owner.id).encode();
+            self.layout.tmp.rename(&name, &dirs[&written.resource], &name).map_err(trouble)?;
+            if let Some(written) = lock(&self.written).get_mut(id) {
+                written.staged = true;
+            }
+        }
+        dirs.values().try_for_each(Dir::sync).map_err(|error| Error::io(operation, error))
+    }
+
+    pub(crate) fn publish(&self, ids: &[QueueId]) -> Result<()> {
+        let operation = "publish the message";
+        let now = self.now();
+        let mut unknown = Vec::new();
+        let mut touched = Touched::default();
+        for id in ids {
+            let Some(written) = lock(&self.written).get(id).cloned() else {
+                unknown.push(*id);
+                continue;
+            };
+            let trouble = |error| Error::io(operation, error).with("queue id", id);
+            let name = MessageName::new(*id).owned(self.owner.id);
+            let from = match written.staged {
+                false => Rc::new(Handle::Lent(&self.layout.tmp)),
+                true => {
+                    let staged = || self.layout.staged.make_dir(written.resource.as_str());
+                    touched.find_staged(&written.resource, staged).map_err(trouble)?
+                }
+            };
+            let moved = self.publish_file(&from, name, &written.options, now).map_err(trouble)?;
+            match moved {
+                Some(target) => touched.add(Rc::new(target)),
+                // Somebody else published it, and may not have synced it yet.
+                None => unknown.push(*id),
+            }
+        }
+        if !unknown.is_empty() {
+            self.publish_of_others(&unknown, now, &mut touched)?;
+        }
+        touched.sync().map_err(|error| uncertain(operation, error))?;
+        let mut written = lock(&self.written);
+        ids.iter().for_each(|id| drop(written.remove(id)));
+        drop(written);
+        self.count(ids.len() as u64);
+        self.wake.signal();
+        Ok(())
+    }
+
+    fn publish_file(
+        &self,
+        from: &Dir,
+        name: MessageName,
+        options: &DeliveryOptions,
+        now: Timestamp,
+    ) -> io::Result<Option<Handle<'_>>> {
+        let (place, published) = Place::first(options, name, now);
+        self.move_to(from, &name.encode(), &place, &published.encode())
+    }
+
+    /// Publishes what other processes wrote and staged, or finds that it is published already.
+    fn publish_of_others<'a>(
+        &'a self,
+        ids: &[QueueId],
+        now: Timestamp,
+        touched: &mut Touched<'a>,
+    ) -> Result<()> {
+        let operation = "publish the message";
+        let mut missing = ids.len();
+        let wanted = |id: &QueueId| ids.contains(id);
+        for found in self.find(&wanted).map_err(|error| Error::io(operation, error))? {
+            let id = found.name.id;
+            let Some(head) = found.head else {
+                return Err(Error::new(
+                    ErrorKind::Damaged,
+                    operation,
+                    "its file cannot be read; it stays where it is",
+                )
+                .with("queue id", id)
+                .with("directory", found.dir.path().display()));
+            };
+            let fenced = || self.own_staged()?.exists(&fence_name(id));
+            if head.resource == self.layout.resource
+                && fenced().map_err(|error| Error::io(operation, error))?
+            {
+                let message = "it was given up as rolled back, and that is final";
+                return Err(Error::new(ErrorKind::Aborted, operation, message).with("queue id", id));
+            }
+            let moved = self
+                .publish_file(&found.dir, found.name, head.envelope.options(), now)
+                .map_err(|error| Error::io(operation, error).with("queue id", id))?;
+            if let Some(target) = moved {
+                missing -= 1;
+                touched.add(Rc::new(target));
+                touched.add(found.dir);
+            }
+        }
+        if missing > 0 {
+            // Somebody published it, into a place that is not known, and may not have synced it yet.
+            self.layout.root.sync_all().map_err(|error| uncertain(operation, error))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn discard(&self, ids: &[QueueId], why: Discard) -> Result<Vec<MailEvent>> {
+        let operation = "discard the message";
+        let wanted = |id: &QueueId| ids.contains(id);
+        let mut touched = Touched::default();
+        let mut events = Vec::new();
+        for found in self.find(&wanted).map_err(|error| Error::io(operation, error))? {
+            let (id, name) = (found.name.id, found.name.encode());
+            // Only what is whole can have been prepared, and is worth keeping.
+            let keep = why == Discard::Fenced && found.head.is_some();
+            let done = if keep {
+                gone(found.dir.rename(&name, &self.layout.discarded, &name))
+            } else {
+                gone(found.dir.unlink(&name))
+            };
+            if done.map_err(|error| Error::io(operation, error).with("queue id", id))? {
+                continue;
+            }
+            if keep {
+                let message_id = self.message_id_of_discarded(&name, id);
+                let event = MailEvent::new(MailEventKind::Discarded, self.now());
+                events.push(event.about(id, message_id.as_ref()).with_detail(
+                    "its transaction was rolled back; the message is kept for some days",
+                ));
+                touched.add(Rc::new(Handle::Lent(&self.layout.discarded)));
+            }
+            touched.add(found.dir);
+        }
+        touched.sync().map_err(|error| Error::io(operation, error))?;
+        self.log(&events).map_err(|error| Error::io(operation, error))?;
+        let mut written = lock(&self.written);
+        ids.iter().for_each(|id| drop(written.remove(id)));
+        Ok(events)
+    }
+
+    fn message_id_of_discarded(
+        &self,
+        name: &[u8],
+        id: QueueId,
+    ) -> Option<sendmail_core::MessageId> {
+        let content = self.layout.discarded.read(name, u64::MAX).ok()?;
+        format::decode(content, id).ok().map(|file| file.message.message_id().clone())
+    }
+
+    pub(crate) fn undecided(&self) -> Result<Vec<Undecided>> {
+        let operation = "list undecided messages";
+        let trouble = |error| Error::io(operation, error);
+        let mut alive = HashMap::new();
+        let mut list = Vec::new();
+        for found in self.find(&|_| true).map_err(trouble)? {
+            let (Some(head), Some(owner)) = (found.head, found.name.owner) else { continue };
+            let owner_alive = match alive.get(&owner) {
+                Some(alive) => *alive,
+                None => {
+                    let answer = owner::is_alive(&self.layout.owners, owner).map_err(trouble)?;
+                    alive.insert(owner, answer);
+                    answer
+                }
+            };
+            let staged = found.dir.path() != self.layout.tmp.path();
+            let resource = head.resource;
+            list.push(Undecided {
+                id: found.name.id,
+                resource,
+                staged,
+                since: head.queued_at,
+                owner_alive,
+            });
+        }
+        Ok(list)
+    }
+
+    /// The undecided files of the messages that are wanted, staged or only written.
+    fn find<'a>(&'a self, wanted: &dyn Fn(&QueueId) -> bool) -> io::Result<Vec<Found<'a>>> {
+        let mut found = Vec::new();
+        find_in(Handle::Lent(&self.layout.tmp), wanted, &mut found)?;
+        for resource in self.layout.staged.names()? {
+            let resource = resource?;
+            let Ok(name) = String::from_utf8(resource.bytes) else { continue };
+            if matches!(resource.kind, Kind::Directory | Kind::Unknown)
+                && let Some(dir) = self.layout.staged.open_dir(&name)?
+            {
+                find_in(Handle::Own(dir), wanted, &mut found)?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn find_in<'a>(
+    dir: Handle<'a>,
+    wanted: &dyn Fn(&QueueId) -> bool,
+    found: &mut Vec<Found<'a>>,
+) -> io::Result<()> {
+    let dir = Rc::new(dir);
+    for name in dir.names()? {
+        let bytes = name?.bytes;
+        let name = MessageName::decode(&bytes).filter(|name| name.owner.is_some());
+        if let Some(name) = name.filter(|name| wanted(&name.id)) {
+            found.push(Found { dir: dir.clone(), name, head: read_head(&dir, &bytes) });
+        }
+    }
+    Ok(())
+}
+
+/// What a queue file's head says; nothing if it cannot be read.
+pub(crate) fn read_head(dir: &Dir, name: &[u8]) -> Option<Head> {
+    let start = dir.read(name, 16 << 10).ok()?;
+    format::decode_head(&start).ok().or_else(|| {
+        let longer = dir.read(name, MAX_HEAD as u64).ok()?;
+        format::decode_head(&longer).ok()
+    })
+}
+
+/// The directories that an operation changed: each is kept once, to be synced once.
+#[derive(Default)]
+struct Touched<'a> {
+    dirs: Vec<Rc<Handle<'a>>>,
+    staged: HashMap<ResourceId, Rc<Handle<'a>>>,
+}
+
+impl<'a> Touched<'a> {
+    fn add(&mut self, dir: Rc<Handle<'a>>) {
+        if !self.dirs.iter().any(|other| other.path() == dir.path()) {
+            self.dirs.push(dir);
+        }
+    }
+
+    /// The directory of staged messages for `resource`, opened when it is first asked for.
+    fn find_staged(
+        &mut self,
+        resource: &ResourceId,
+        open: impl FnOnce() -> io::Result<Dir>,
+    ) -> io::Result<Rc<Handle<'a>>> {
+        if let Some(dir) = self.staged.get(resource) {
+            return Ok(dir.clone());
+        }
+        let dir = Rc::new(Handle::Own(open()?));
+        self.staged.insert(resource.clone(), dir.clone());
+        self.add(dir.clone());
+        Ok(dir)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.dirs.iter().try_for_each(|dir| dir.sync())
+    }
+}

@@ -1,0 +1,316 @@
+//! Settling claims: the outcome goes into the journal first, and is carried out then.
+//!
+//! Invariant: what the relay answered is durable before the file is unlinked, replaced or moved. From
+//! then on the journal says what is to become of the file, and carrying that out twice does no harm.
+
+use std::io;
+use std::time::Duration;
+
+use sendmail_core::{
+    Attempted, Claim, Error, ErrorKind, MailEvent, MailEventKind, Outcome, Recipient,
+    RecipientResult, Settlement, Unsettled, Verdict,
+};
+
+use crate::claim::{Content, Held, Misfit};
+use crate::disk::Dir;
+use crate::format::{self, Head};
+use crate::journal::record::{Effect, Record};
+use crate::name::{Due, MessageName};
+use crate::queue::{Place, Queue, Worker, gone, lock};
+use crate::wishes::Wish;
+
+/// An outcome that is durable in the journal.
+#[derive(Debug, Clone)]
+pub(crate) struct Settled {
+    effect: Effect,
+    events: Vec<MailEvent>,
+}
+
+impl Queue {
+    pub(crate) fn settle(
+        &self,
+        claim: Claim,
+        settlement: &Settlement,
+    ) -> std::result::Result<Vec<MailEvent>, Unsettled> {
+        let operation = "settle the message";
+        let worker = match self.check_claim(&claim, operation) {
+            Ok(worker) => worker,
+            Err(error) => return Err(Unsettled { claim, error }),
+        };
+        let result = match settlement {
+            Settlement::Release(_) => self.release_claim(&worker, &claim),
+            Settlement::Attempted(attempted) => self.settle_attempt(&worker, &claim, attempted),
+        };
+        result.map_err(|error| Unsettled { error: error.with("queue id", claim.id), claim })
+    }
+
+    /// Puts a claimed message back as it was.
+    fn release_claim(&self, worker: &Worker, claim: &Claim) -> Result<Vec<MailEvent>, Error> {
+        let operation = "release the message";
+        let trouble = |error| Error::io(operation, error);
+        let held = lock(&self.claims).get(&claim.id).map(|held| (held.name, held.options.clone()));
+        let Some((name, options)) = held else { return Err(crate::claim::lost(operation, claim)) };
+        let mut events = Vec::new();
+        let wish = self.take_wish(claim.id).map_err(trouble)?;
+        let record = Record::Released(claim.id);
+        match wish {
+            Some(Wish::Remove) => {
+                gone(worker.dir.unlink(&name.encode())).map_err(trouble)?;
+                events.push(Wish::Remove.event(self.now(), claim.id));
+            }
+            Some(Wish::Hold) => {
+                events.push(Wish::Hold.event(self.now(), claim.id));
+                let moved = self.move_to(&worker.dir, &name.encode(), &Place::Held, &name.encode());
+                moved.map_err(trouble)?;
+            }
+            Some(Wish::Retry) | None => {
+                let place = Place::lane(&options);
+                let moved = self.move_to(&worker.dir, &name.encode(), &place, &name.encode());
+                moved.map_err(trouble)?;
+            }
+        }
+        self.log(&events).map_err(trouble)?;
+        self.drop_claim(worker, claim.id, record);
+        self.wake.signal();
+        Ok(events)
+    }
+
+    fn settle_attempt(
+        &self,
+        worker: &Worker,
+        claim: &Claim,
+        attempted: &Attempted,
+    ) -> Result<Vec<MailEvent>, Error> {
+        let operation = "settle the message";
+        let trouble = |error| Error::io(operation, error);
+        let Settled { effect, events } = match self.settled_before(claim)? {
+            Some(settled) => settled,
+            None => self.record_outcome(worker, claim, attempted)?,
+        };
+        let name = lock(&self.claims).get(&claim.id).map(|held| held.name);
+        let name = name.ok_or_else(|| crate::claim::lost(operation, claim))?;
+        let act = || self.carry_out(&worker.dir, name, true, &effect);
+        self.with_reserve(act).map_err(trouble)?;
+        self.drop_claim(worker, claim.id, Record::Finished(claim.id));
+        Ok(events)
+    }
+
+    /// The outcome, if an earlier call recorded it and could not carry it out.
+    fn settled_before(&self, claim: &Claim) -> Result<Option<Settled>, Error> {
+        let claims = lock(&self.claims);
+        let held = claims.get(&claim.id);
+        held.map(|held| held.settled.clone())
+            .ok_or_else(|| crate::claim::lost("settle the message", claim))
+    }
+
+    /// Makes the outcome durable.
+    fn record_outcome(
+        &self,
+        worker: &Worker,
+        claim: &Claim,
+        attempted: &Attempted,
+    ) -> Result<Settled, Error> {
+        let operation = "settle the message";
+        let trouble = |error| Error::io(operation, error);
+        let wish = self.take_wish(claim.id).map_err(trouble)?;
+        let settled = {
+            let claims = lock(&self.claims);
+            let held = claims.get(&claim.id).ok_or_else(|| crate::claim::lost(operation, claim))?;
+            let answers = attempted.results.iter().map(|result| &result.recipient);
+            if !answers.eq(held.recipients.iter()) {
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    operation,
+                    "the results are not one for each recipient that was loaded, in that order",
+                ));
+            }
+            outcome(held, attempted, wish, self.now())
+        };
+        let mut records: Vec<Record> =
+            settled.events.iter().map(|event| Record::Event(Box::new(event.clone()))).collect();
+        records.push(Record::Settled(claim.id, settled.effect.clone()));
+        let mark = worker.journal.append(&records).map_err(trouble)?;
+        worker.journal.sync(&mark).map_err(trouble)?;
+        if let Some(held) = lock(&self.claims).get_mut(&claim.id) {
+            held.settled = Some(settled.clone());
+        }
+        Ok(settled)
+    }
+
+    /// Does with a claimed file what the journal says. May be repeated, by whoever takes over.
+    ///
+    /// `told` says whether the log tells that the message was queued.
+    pub(crate) fn carry_out(
+        &self,
+        dir: &Dir,
+        name: MessageName,
+        told: bool,
+        effect: &Effect,
+    ) -> io::Result<()> {
+        let file = name.encode();
+        let settled = MessageName {
+            attempts: effect.attempts,
+            kills: effect.kills,
+            told,
+            ..name.published()
+        };
+        if effect.stay.is_empty() && effect.failed.is_empty() {
+            return gone(dir.unlink(&file)).map(drop);
+        }
+        let content = match self.read_message(dir, &file, name) {
+            Ok(content) => content,
+            // Carried out before.
+            Err(Misfit::Gone) => return Ok(()),
+            Err(Misfit::Stays(why) | Misfit::Damaged(why)) => return Err(io::Error::other(why)),
+        };
+        let recipients = content.loaded.envelope.recipients();
+        if effect.stay.is_empty() && recipients == effect.failed {
+            gone(dir.rename(&file, &self.layout.failed_new, &settled.encode()))?;
+            return self.layout.failed_new.sync();
+        }
+        if !effect.failed.is_empty() {
+            self.keep_failed(&content, settled, &effect.failed)?;
+        }
+        if effect.stay.is_empty() {
+            return gone(dir.unlink(&file)).map(drop);
+        }
+        let mut target = settled;
+        if recipients != effect.stay {
+            target.foreign = false;
+            self.replace(dir, &file, &content, target, &effect.stay)?;
+        }
+        let (place, target) = match (effect.hold, effect.due) {
+            (true, _) => (Place::Held, target),
+            (false, Some(due)) => (Place::due(due), target.due(due)),
+            (false, None) => (Place::lane(content.loaded.envelope.options()), target),
+        };
+        // The replaced file has a name of its own only where it was a foreign one.
+        let from =
+            if dir.exists(&file)? { file } else { MessageName { foreign: false, ..name }.encode() };
+        self.move_to(dir, &from, &place, &target.encode()).map(drop)
+    }
+
+    /// Keeps a copy for recipients who were given up.
+    fn keep_failed(
+        &self,
+        content: &Content,
+        name: MessageName,
+        to: &[Recipient],
+    ) -> io::Result<()> {
+        let name = MessageName { foreign: false, ..name };
+        let temporary = self.write_for(content, name, to)?;
+        self.layout.tmp.rename(&temporary, &self.layout.failed_new, &name.encode())?;
+        self.layout.failed_new.sync()
+    }
+
+    /// Replaces a claimed file by one for fewer recipients, durably before anything else happens.
+    fn replace(
+        &self,
+        dir: &Dir,
+        file: &[u8],
+        content: &Content,
+        name: MessageName,
+        to: &[Recipient],
+    ) -> io::Result<()> {
+        let temporary = self.write_for(content, name, to)?;
+        let was_foreign = MessageName::decode(file).is_some_and(|name| name.foreign);
+        if was_foreign {
+            // Its name said how to read it; the new file is one of ours.
+            let decoded =
+                MessageName::decode(file).map(|name| MessageName { foreign: false, ..name });
+            let ours = decoded.unwrap_or(name).encode();
+            self.layout.tmp.rename(&temporary, dir, &ours)?;
+            dir.sync()?;
+            return gone(dir.unlink(file)).map(drop);
+        }
+        self.layout.tmp.rename(&temporary, dir, file)
+    }
+
+    /// Writes the message for these recipients into `tmp/`, synced, and returns its name there.
+    fn write_for(
+        &self,
+        content: &Content,
+        name: MessageName,
+        to: &[Recipient],
+    ) -> io::Result<Vec<u8>> {
+        let envelope = content.loaded.envelope.with_recipients(to.iter().cloned());
+        let head = Head {
+            id: name.id,
+            resource: self.layout.resource.clone(),
+            queued_at: content.loaded.queued_at,
+            envelope: envelope.map_err(io::Error::other)?,
+        };
+        // Never taken for a message on its way into the queue: it has no name of that form.
+        let temporary = format!(".rest-{}-{}", self.owner.id, name.id).into_bytes();
+        gone(self.layout.tmp.unlink(&temporary))?;
+        let message = &content.loaded.message;
+        let parts: [&[u8]; 2] = [&format::encode_head(&head, message), message.as_bytes()];
+        self.layout.tmp.write_synced(&temporary, &parts)?;
+        Ok(temporary)
+    }
+}
+
+/// What is to be done and what is to be told after an attempt.
+fn outcome(
+    held: &Held,
+    attempted: &Attempted,
+    wish: Option<Wish>,
+    now: sendmail_core::Timestamp,
+) -> Settled {
+    let attempt = held.name.attempts.saturating_add(1);
+    let chosen = |verdicts: &[Verdict]| -> Vec<Recipient> {
+        let results = attempted.results.iter().filter(|result| verdicts.contains(&result.verdict));
+        results.map(|result| result.recipient.clone()).collect()
+    };
+    let about = |event: MailEvent| event.about(held.name.id, Some(&held.message_id));
+    let mut events: Vec<MailEvent> = attempted
+        .results
+        .iter()
+        .flat_map(|result| {
+            let kinds = event_kinds(result);
+            kinds.iter().map(|kind| {
+                let event = MailEvent::new(*kind, now);
+                about(event.in_attempt(attempt, &result.recipient, result.outcome.reply()))
+            })
+        })
+        .collect();
+    let mut effect = Effect {
+        stay: chosen(&[Verdict::Retry, Verdict::Hold]),
+        failed: chosen(&[Verdict::Fail, Verdict::Expire]),
+        hold: !chosen(&[Verdict::Hold]).is_empty(),
+        attempts: attempt,
+        kills: held.name.kills,
+        due: due(now, attempted.retry_after),
+    };
+    if let Some(wish) = wish.filter(|_| !effect.stay.is_empty()) {
+        match wish {
+            Wish::Remove => effect.stay.clear(),
+            Wish::Hold => effect.hold = true,
+            Wish::Retry => effect.due = None,
+        }
+        if wish != Wish::Retry {
+            events.push(about(wish.event(now, held.name.id)));
+        }
+    }
+    Settled { effect, events }
+}
+
+/// What is told about one recipient. Who may have got the message and gets it again, or may get it
+/// again once somebody decides so, is announced as such.
+fn event_kinds(result: &RecipientResult) -> &'static [MailEventKind] {
+    let unknown = matches!(result.outcome, Outcome::Unknown(_));
+    match result.verdict {
+        Verdict::Done => &[MailEventKind::Sent],
+        Verdict::Retry if unknown => &[MailEventKind::PossibleDuplicate],
+        Verdict::Retry => &[MailEventKind::Deferred],
+        Verdict::Hold if unknown => &[MailEventKind::Held, MailEventKind::PossibleDuplicate],
+        Verdict::Hold => &[MailEventKind::Held],
+        Verdict::Fail => &[MailEventKind::Failed],
+        Verdict::Expire => &[MailEventKind::Expired],
+    }
+}
+
+fn due(now: sendmail_core::Timestamp, delay: Duration) -> Option<Due> {
+    let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+    (delay_ms > 0).then(|| Due { at: now.saturating_add(delay), delay_ms })
+}

@@ -1,0 +1,244 @@
+//! Taking over from workers that died.
+//!
+//! Whoever gets a dead worker's lock reads its newest journal segment, writes what follows from it
+//! into its own, syncs, and only then moves the files. Killed half-way, the next one reads the same
+//! and comes to the same conclusions.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+
+use sendmail_core::{AmbiguousPolicy, MailEvent, MailEventKind, QueueId, Reply};
+use uuid::Uuid;
+
+use crate::claim::{Content, Misfit};
+use crate::journal::record::{Effect, Record};
+use crate::journal::segment::{Header, Records, START, seal};
+use crate::journal::{room_for, segment_name, sequences};
+use crate::name::{MessageName, OwnerId, parse_owner};
+use crate::owner::{self, Takeover};
+use crate::queue::Queue;
+
+/// What a dead worker's journal says about one of its claims.
+#[derive(Debug, Default, Clone)]
+struct Fate {
+    claimed: bool,
+    begun: bool,
+    handed_over: bool,
+    settled: Option<Effect>,
+}
+
+/// A conclusion about one message, and what is to be told.
+struct Conclusion {
+    name: MessageName,
+    /// Whether the log tells that the message was queued.
+    told: bool,
+    effect: Effect,
+    events: Vec<MailEvent>,
+    /// How much room the events may take in the journal.
+    room: u64,
+}
+
+impl Queue {
+    /// Takes over from every worker that is dead and has left something. The events are kept.
+    pub(crate) fn take_over_from_the_dead(&self) -> io::Result<()> {
+        for name in self.layout.claimed.names()? {
+            let bytes = name?.bytes;
+            let worker = std::str::from_utf8(&bytes).ok().and_then(parse_owner);
+            if let Some(worker) = worker.filter(|worker| *worker != self.owner.id)
+                && let Some(takeover) = Takeover::begin(&self.layout.owners, worker)?
+            {
+                self.take_over(worker)?;
+                takeover.finish(&self.layout.owners, worker)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_over(&self, worker: OwnerId) -> io::Result<()> {
+        let name = owner::name(worker);
+        let Some(dir) = self.layout.claimed.open_dir(&name)? else { return Ok(()) };
+        let (fates, same_boot) = self.read_journal(worker)?;
+        let mut conclusions = Vec::new();
+        let mut left = false;
+        for file in dir.names()? {
+            let file = file?.bytes;
+            let Some(message) = MessageName::decode(&file) else { continue };
+            let mut fate = fates.get(&message.id).cloned().unwrap_or_default();
+            match self.read_message(&dir, &file, message) {
+                Ok(content) => {
+                    if !same_boot
+                        && content.loaded.envelope.options().ambiguous == AmbiguousPolicy::Retry
+                    {
+                        // Handovers were not synced: each of its claims may have been sent.
+                        fate.begun = true;
+                        fate.handed_over = true;
+                    }
+                    conclusions.push(self.conclude(message, &content, &fate));
+                }
+                Err(Misfit::Gone) => {}
+                Err(Misfit::Damaged(why)) => self.put_with_failed(&dir, &file, &why)?,
+                Err(Misfit::Stays(why)) => {
+                    self.set_aside(&dir, &file, &why);
+                    left = true;
+                }
+            }
+        }
+        self.write_down(&conclusions)?;
+        for conclusion in &conclusions {
+            let act = || self.carry_out(&dir, conclusion.name, conclusion.told, &conclusion.effect);
+            self.with_reserve(act)?;
+        }
+        self.keep_events(conclusions.into_iter().flat_map(|each| each.events).collect());
+        self.seal_journal(worker)?;
+        if !left {
+            match self.layout.claimed.remove_dir(&name) {
+                Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
+                    return Err(error);
+                }
+                _ => {}
+            }
+        }
+        self.wake.signal();
+        Ok(())
+    }
+
+    /// What follows from the journal for one message.
+    fn conclude(&self, name: MessageName, content: &Content, fate: &Fate) -> Conclusion {
+        if let Some(effect) = fate.settled.clone() {
+            return Conclusion { name, told: true, effect, events: Vec::new(), room: 0 };
+        }
+        let envelope = &content.loaded.envelope;
+        let message_id = content.loaded.message.message_id();
+        let all = envelope.recipients().to_vec();
+        let mut effect = Effect {
+            stay: all.clone(),
+            failed: Vec::new(),
+            hold: false,
+            attempts: name.attempts.saturating_add(u32::from(fate.begun)),
+            kills: name.kills.saturating_add(u32::from(fate.begun)),
+            due: None,
+        };
+        let mut events = Vec::new();
+        let mut tell = |event: MailEvent| events.push(event.about(name.id, Some(message_id)));
+        let lost = Reply::local(451, "4.3.2", "the worker died after the message was handed over");
+        if fate.handed_over {
+            for recipient in &all {
+                let event = MailEvent::new(MailEventKind::PossibleDuplicate, self.now());
+                tell(event.in_attempt(effect.attempts, recipient, &lost));
+            }
+        }
+        match envelope.options().ambiguous {
+            AmbiguousPolicy::Hold if fate.handed_over => {
+                effect.hold = true;
+                tell(self.held("it may have been sent, and its policy is not to send it again"));
+            }
+            AmbiguousPolicy::Drop if fate.handed_over => {
+                effect.stay.clear();
+                effect.failed.clone_from(&all);
+                for recipient in &all {
+                    let event = MailEvent::new(MailEventKind::Failed, self.now());
+                    let why = "it may have been sent, and its policy is to give it up then";
+                    tell(event.in_attempt(effect.attempts, recipient, &lost).with_detail(why));
+                }
+            }
+            _ if fate.begun && effect.kills >= self.options.max_kills => {
+                effect.hold = true;
+                let why = format!("{} workers died in an attempt at it", effect.kills);
+                tell(self.held(&why));
+            }
+            _ => {}
+        }
+        // The worker marks the file when it claims it, and then writes down that it did.
+        let told = name.told && (fate.claimed || name.attempts > 0);
+        Conclusion { name, told, effect, events, room: room_for(&all, message_id) }
+    }
+
+    fn held(&self, why: &str) -> MailEvent {
+        MailEvent::new(MailEventKind::Held, self.now()).with_detail(why)
+    }
+
+    /// Makes conclusions durable in this worker's own journal.
+    fn write_down(&self, conclusions: &[Conclusion]) -> io::Result<()> {
+        if conclusions.iter().all(|conclusion| conclusion.events.is_empty()) {
+            return Ok(());
+        }
+        let worker = self.worker()?;
+        let room = conclusions.iter().map(|conclusion| conclusion.room).sum();
+        self.reserve(&worker, room)?;
+        let records: Vec<Record> = conclusions
+            .iter()
+            .flat_map(|conclusion| &conclusion.events)
+            .map(|event| Record::Event(Box::new(event.clone())))
+            .collect();
+        let mark = worker.journal.append(&records);
+        worker.journal.unreserve(room);
+        worker.journal.sync(&mark?)
+    }
+
+    /// What the worker's newest segment says of each claim, and whether it was begun under the
+    /// present boot of the machine.
+    fn read_journal(&self, worker: OwnerId) -> io::Result<(HashMap<QueueId, Fate>, bool)> {
+        let mut fates: HashMap<QueueId, Fate> = HashMap::new();
+        let Some((file, header)) = self.newest_segment(worker)? else {
+            // It died before it could begin a journal, and so before it could begin an attempt; or
+            // the machine did, and then its claims were not synced and nothing was handed over.
+            return Ok((fates, true));
+        };
+        let mut records = Records::new(&file, START, None)?;
+        while let Some((record, _)) = records.next_record()? {
+            match record {
+                Record::Claimed(id) => {
+                    fates.insert(id, Fate { claimed: true, ..Fate::default() });
+                }
+                Record::Begun(id) => fates.entry(id).or_default().begun = true,
+                Record::HandedOver(id) => fates.entry(id).or_default().handed_over = true,
+                Record::Settled(id, effect) => fates.entry(id).or_default().settled = Some(effect),
+                Record::Released(id) | Record::Finished(id) => {
+                    // A file that is still there was claimed and its record lost, or came back with
+                    // the crash of the machine: what was settled is carried out again.
+                    if let Some(fate) = fates.get_mut(&id)
+                        && fate.settled.is_none()
+                    {
+                        *fate = Fate { claimed: true, ..Fate::default() };
+                    }
+                }
+                Record::Event(_) => {}
+            }
+        }
+        Ok((fates, header.boot == self.boot && self.boot != Uuid::nil()))
+    }
+
+    fn newest_segment(&self, worker: OwnerId) -> io::Result<Option<(File, Header)>> {
+        Ok(self.segments_of(worker)?.into_iter().next_back())
+    }
+
+    /// The segments of a worker, oldest first.
+    fn segments_of(&self, worker: OwnerId) -> io::Result<Vec<(File, Header)>> {
+        let mut found = Vec::new();
+        for sequence in sequences(&self.layout.journal)? {
+            let file = match self.layout.journal.open_file(&segment_name(sequence), true) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            if let Some(header) = Header::read(&file)?.filter(|header| header.worker == worker) {
+                found.push((file, header));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Seals what the dead worker could not: its records are durable and readable from here on.
+    pub(crate) fn seal_journal(&self, worker: OwnerId) -> io::Result<()> {
+        for (file, header) in self.segments_of(worker)? {
+            if !header.sealed {
+                let mut records = Records::new(&file, START, None)?;
+                while records.next_record()?.is_some() {}
+                file.sync_data()?;
+                seal(&file, records.position())?;
+            }
+        }
+        Ok(())
+    }
+}

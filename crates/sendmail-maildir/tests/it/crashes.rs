@@ -1,0 +1,131 @@
+//! What a dead worker leaves behind, beyond what the suites ask of every store.
+
+use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
+
+use sendmail_core::{
+    DecisionStore as _, EventLog as _, MailEventKind, QueueStore as _, Step, Verdict,
+};
+
+use crate::harness::files;
+use crate::support::{Queue, attempt, claim_all, deliver, queue};
+
+/// The outcome is in the journal, and the file could not be moved: whoever takes over carries it out.
+#[tokio::test]
+async fn an_outcome_that_was_only_recorded_is_carried_out() {
+    let place = Queue::new();
+    let store = place.open().await;
+    let id = queue(&store, &["done@x", "later@x", "never@x"]).await;
+    let claim = claim_all(&store).await.remove(0);
+    let loaded = store.load(&claim).await.unwrap();
+    store.record(&claim, Step::Begin).await.unwrap();
+    store.record(&claim, Step::Handover).await.unwrap();
+    // Without the directory for deferred mail the file cannot go where it should.
+    let deferred = place.path().join(".deferred");
+    std::fs::remove_dir(&deferred).unwrap();
+    let verdicts = [Verdict::Done, Verdict::Retry, Verdict::Fail];
+    let unsettled = store
+        .settle(claim, attempt(&loaded, &verdicts, Duration::from_secs(60)))
+        .await
+        .unwrap_err();
+    assert_eq!(unsettled.claim.id, id, "the claim comes back");
+    store.simulate_death();
+    std::fs::create_dir(&deferred).unwrap();
+
+    let other = place.open().await;
+    let events = other.sweep().await.unwrap().events;
+    assert!(events.is_empty(), "the first worker told already: {events:?}");
+    assert!(claim_all(&other).await.is_empty(), "it waits for its time");
+    place.clock.advance(Duration::from_secs(61));
+    let claim = claim_all(&other).await.remove(0);
+    assert_eq!((claim.id, claim.attempt), (id, 2));
+    assert_eq!(deliver(&other, claim).await.0, ["later@x"]);
+    assert_eq!(files(&place.path().join(".failed/new")).len(), 1, "never@x is kept");
+    let log = other.read(None, 100).await.unwrap();
+    let told = |kind| log.events.iter().filter(|(_, event)| event.kind == kind).count();
+    assert_eq!(told(MailEventKind::Sent), 2);
+    assert_eq!(told(MailEventKind::Failed), 1);
+    assert_eq!(told(MailEventKind::PossibleDuplicate), 0, "the reply was recorded");
+}
+
+/// After a crash of the machine handovers may not have reached the disk: every claim counts.
+#[tokio::test]
+async fn after_another_boot_every_claim_may_have_been_sent() {
+    let place = Queue::new();
+    let store = place.open().await;
+    queue(&store, &["a@x", "b@x"]).await;
+    let claim = claim_all(&store).await.remove(0);
+    store.simulate_death();
+    let segment = files(&place.path().join(".journal")).remove(0);
+    let segment = std::fs::OpenOptions::new().write(true).open(segment).unwrap();
+    segment.write_all_at(&[0xee; 16], 24).unwrap();
+
+    let other = place.open().await;
+    let claimed = other.claim(16).await.unwrap();
+    assert_eq!(claimed.claims[0].id, claim.id);
+    assert_eq!(claimed.claims[0].attempt, 2);
+    let kinds: Vec<_> = claimed.events.iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [MailEventKind::PossibleDuplicate, MailEventKind::PossibleDuplicate]);
+}
+
+/// A file that comes back after the crash of the machine, because its unlink was not synced.
+#[tokio::test]
+async fn a_delivered_message_that_comes_back_is_not_sent_again() {
+    let place = Queue::new();
+    let store = place.open().await;
+    queue(&store, &["a@x"]).await;
+    let claim = claim_all(&store).await.remove(0);
+    let claimed = files(&place.path().join(".claimed")).remove(0);
+    let content = std::fs::read(&claimed).unwrap();
+    deliver(&store, claim).await;
+    assert!(!claimed.exists());
+    std::fs::write(&claimed, content).unwrap();
+    store.simulate_death();
+
+    let other = place.open().await;
+    assert!(claim_all(&other).await.is_empty());
+    assert!(!claimed.exists(), "the journal says that it was delivered");
+}
+
+/// The journal of a dead worker ends in a record that was being written.
+#[tokio::test]
+async fn a_torn_record_ends_the_journal_and_the_rest_counts() {
+    let place = Queue::new();
+    let store = place.open().await;
+    queue(&store, &["a@x"]).await;
+    let claim = claim_all(&store).await.remove(0);
+    store.record(&claim, Step::Begin).await.unwrap();
+    store.record(&claim, Step::Handover).await.unwrap();
+    store.simulate_death();
+    let segment = files(&place.path().join(".journal")).remove(0);
+    let content = std::fs::read(&segment).unwrap();
+    let end = content.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
+    let file = std::fs::OpenOptions::new().write(true).open(&segment).unwrap();
+    file.write_all_at(&[40, 0, 0, 0, 1, 2, 3, 4, 5], end + 8).unwrap();
+
+    let other = place.open().await;
+    let claimed = other.claim(16).await.unwrap();
+    assert_eq!(claimed.claims.len(), 1);
+    assert_eq!(claimed.events.len(), 1);
+    let log = other.read(None, 100).await.unwrap();
+    assert_eq!(log.events.len(), 2, "queued, and possible-duplicate");
+}
+
+#[tokio::test]
+async fn left_overs_of_the_dead_are_removed_and_those_of_the_living_stay() {
+    let place = Queue::new();
+    let (store, doomed) = (place.open().await, place.open().await);
+    for each in [&store, &doomed] {
+        let mut new = crate::support::mail(&["a@x"]);
+        new.resource = sendmail_core::QueueStore::resource_id(each).clone();
+        each.write(&new).await.unwrap();
+    }
+    let partial = files(&place.path().join("tmp")).remove(0);
+    doomed.simulate_death();
+    std::fs::OpenOptions::new().write(true).open(partial).unwrap().set_len(10).unwrap();
+    let third = place.open().await;
+    third.sweep().await.unwrap();
+    third.sweep().await.unwrap();
+    assert!(files(&place.path().join("tmp")).len() <= 1, "the dead one's is gone");
+    assert!(third.visible(&[]).await.unwrap().is_empty());
+}

@@ -1,0 +1,12 @@
+//! The Maildir queue from the outside.
+
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
+
+mod crashes;
+mod foreign;
+mod harness;
+mod readers;
+mod room;
+mod rubbish;
+mod suites;
+mod support;

@@ -1,0 +1,321 @@
+//! From replies to outcomes. Pure: no socket, no clock.
+
+use sendmail_core::{Outcome, Reply};
+
+use crate::reply::WireReply;
+
+/// What follows from a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// On with the transaction.
+    Go,
+    /// The transaction is over, and the connection is in order.
+    Stop,
+    /// The connection is of no use any more.
+    Lost,
+}
+
+/// Where one recipient stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Slot {
+    /// Not tried yet, or to be tried again in a further transaction.
+    Open,
+    /// RCPT was accepted in the present transaction.
+    Taken,
+    /// The relay takes no more recipients in this transaction.
+    Postponed(Reply),
+    Decided(Outcome),
+}
+
+/// The account of one attempt: what is known of each recipient, in the envelope's order.
+#[derive(Debug)]
+pub(crate) struct Ledger(Vec<Slot>);
+
+impl Ledger {
+    /// An account with what was decided without asking the relay.
+    pub(crate) fn new(decided: impl IntoIterator<Item = Option<Outcome>>) -> Self {
+        Self(decided.into_iter().map(|slot| slot.map_or(Slot::Open, Slot::Decided)).collect())
+    }
+
+    /// The recipients for the next transaction. Invariant: it is not empty again and again, since
+    /// nobody is postponed unless somebody was taken, and whoever was taken is decided.
+    pub(crate) fn begin(&mut self) -> Vec<usize> {
+        for slot in &mut self.0 {
+            if matches!(slot, Slot::Postponed(_)) {
+                *slot = Slot::Open;
+            }
+        }
+        self.indices(|slot| *slot == Slot::Open)
+    }
+
+    /// Whether RCPT was accepted for anybody in the present transaction.
+    pub(crate) fn anybody_taken(&self) -> bool {
+        self.0.contains(&Slot::Taken)
+    }
+
+    /// Judges the reply to MAIL, which counts for all.
+    pub(crate) fn mail(&mut self, reply: &WireReply) -> Step {
+        if reply.is_class(2) {
+            return Step::Go;
+        }
+        self.decide(|slot| *slot == Slot::Open, &refused_or_deferred(reply));
+        if reply.code() == 421 || reply.is_class(3) { Step::Lost } else { Step::Stop }
+    }
+
+    /// Judges the reply to the RCPT of recipient `index`.
+    pub(crate) fn rcpt(&mut self, index: usize, reply: &WireReply) -> Step {
+        if reply.code() == 421 || reply.is_class(3) {
+            self.lost(&reply.to_reply());
+            return Step::Lost;
+        }
+        let too_many = means_too_many(reply);
+        self.0[index] = match reply.code() / 100 {
+            2 => Slot::Taken,
+            _ if too_many && self.anybody_taken() => Slot::Postponed(reply.to_reply()),
+            // RFC 5321 section 4.5.3.1.10: taken for a 452.
+            _ if too_many => Slot::Decided(deferred(&reply.to_reply())),
+            _ => Slot::Decided(refused_or_deferred(reply)),
+        };
+        Step::Go
+    }
+
+    /// Judges the reply to DATA, which counts for everybody who was taken.
+    pub(crate) fn data(&mut self, reply: &WireReply) -> Step {
+        match reply.code() / 100 {
+            3 => Step::Go,
+            2 => self.unexpected(reply),
+            _ if reply.code() == 421 => self.unexpected(reply),
+            _ => {
+                self.decide(|slot| *slot == Slot::Taken, &refused_or_deferred(reply));
+                Step::Stop
+            }
+        }
+    }
+
+    /// Judges a reply that came before the final dot was sent, whose message is not complete.
+    pub(crate) fn early(&mut self, reply: &WireReply) -> Step {
+        if matches!(reply.code() / 100, 4 | 5) && reply.code() != 421 {
+            self.decide(|slot| *slot == Slot::Taken, &refused_or_deferred(reply));
+        }
+        self.unexpected(reply)
+    }
+
+    /// Judges the reply to the final dot.
+    pub(crate) fn dot(&mut self, reply: &WireReply) -> Step {
+        let text = reply.to_reply();
+        match reply.code() / 100 {
+            2 => self.decide(|slot| *slot == Slot::Taken, &Outcome::Accepted(text)),
+            // A 421 says that the relay goes away, not what became of the message; a 3yz says nothing.
+            _ if reply.code() == 421 || reply.is_class(3) => {
+                self.lost_after_dot(&text);
+                return Step::Lost;
+            }
+            _ => self.decide(|slot| *slot == Slot::Taken, &refused_or_deferred(reply)),
+        }
+        Step::Stop
+    }
+
+    /// The connection is gone, and no final dot was sent: whoever has no result is deferred.
+    pub(crate) fn lost(&mut self, why: &Reply) {
+        self.decide(|slot| !matches!(slot, Slot::Decided(_)), &deferred(why));
+    }
+
+    /// The connection is gone, and the final dot may have reached the relay.
+    pub(crate) fn lost_after_dot(&mut self, why: &Reply) {
+        self.decide(|slot| *slot == Slot::Taken, &Outcome::Unknown(why.clone()));
+        self.lost(why);
+    }
+
+    /// One outcome for each recipient.
+    pub(crate) fn finish(self) -> Vec<Outcome> {
+        let nobody_said = || Outcome::Deferred(Reply::local(451, "4.3.0", "not attempted"));
+        let outcome = |slot| match slot {
+            Slot::Decided(outcome) => outcome,
+            Slot::Postponed(reply) => Outcome::Deferred(reply),
+            Slot::Open | Slot::Taken => nobody_said(),
+        };
+        self.0.into_iter().map(outcome).collect()
+    }
+
+    fn unexpected(&mut self, reply: &WireReply) -> Step {
+        self.lost(&reply.to_reply());
+        Step::Lost
+    }
+
+    fn indices(&self, which: impl Fn(&Slot) -> bool) -> Vec<usize> {
+        self.0.iter().enumerate().filter(|(_, slot)| which(slot)).map(|(index, _)| index).collect()
+    }
+
+    fn decide(&mut self, which: impl Fn(&Slot) -> bool, outcome: &Outcome) {
+        for slot in self.0.iter_mut().filter(|slot| which(slot)) {
+            *slot = Slot::Decided(outcome.clone());
+        }
+    }
+}
+
+/// Whether a reply to MAIL speaks of the connection, not of the message: authentication or encryption
+/// is asked for (RFC 4954 section 6, RFC 3207 section 4). That is the relay's trouble, and every
+/// message would get it.
+pub(crate) fn wants_authentication(reply: &WireReply) -> bool {
+    matches!(reply.code(), 530 | 534 | 535 | 538)
+}
+
+/// 452 and 552 have several meanings; an enhanced status tells which it is (RFC 3463: X.5.3 is "too
+/// many recipients"). Without one they mean, in reply to RCPT, what RFC 5321 section 4.5.3.1.10 says.
+fn means_too_many(reply: &WireReply) -> bool {
+    let status = reply.to_reply().status().map(|status| status.to_string());
+    matches!(reply.code(), 452 | 552)
+        && status.is_none_or(|status| matches!(status.as_str(), "4.5.3" | "5.5.3"))
+}
+
+fn refused_or_deferred(reply: &WireReply) -> Outcome {
+    let text = reply.to_reply();
+    if reply.is_class(5) { Outcome::Refused(text) } else { deferred(&text) }
+}
+
+/// Deferred, in words that read so: a 2yz or 3yz where it has no place is quoted, not repeated.
+fn deferred(reply: &Reply) -> Outcome {
+    if matches!(reply.code() / 100, 4 | 5) {
+        return Outcome::Deferred(reply.clone());
+    }
+    let text = format!("the relay answered {reply} out of turn");
+    Outcome::Deferred(Reply::local(451, "4.5.0", text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reply::read_reply;
+    use proptest::prelude::*;
+
+    fn reply(line: &str) -> WireReply {
+        read_reply(format!("{line}\r\n").as_bytes()).unwrap().unwrap()
+    }
+
+    fn words(ledger: Ledger) -> String {
+        let word = |outcome: &Outcome| match outcome {
+            Outcome::Accepted(_) => "accepted",
+            Outcome::Deferred(_) => "deferred",
+            Outcome::Refused(_) => "refused",
+            Outcome::Unknown(_) => "unknown",
+        };
+        ledger.finish().iter().map(word).collect::<Vec<_>>().join(" ")
+    }
+
+    fn new(count: usize) -> Ledger {
+        Ledger::new(vec![None; count])
+    }
+
+    #[test]
+    fn each_recipient_gets_what_was_said_of_it() {
+        let mut ledger = new(4);
+        assert_eq!(ledger.begin(), [0, 1, 2, 3]);
+        assert_eq!(ledger.mail(&reply("250")), Step::Go);
+        for (index, line) in
+            ["250 ok", "450 later", "571 5.7.1 no", "251 forwarded"].iter().enumerate()
+        {
+            assert_eq!(ledger.rcpt(index, &reply(line)), Step::Go);
+        }
+        assert_eq!(ledger.data(&reply("354 go")), Step::Go);
+        assert_eq!(ledger.dot(&reply("250")), Step::Stop);
+        assert!(ledger.begin().is_empty());
+        assert_eq!(words(ledger), "accepted deferred refused accepted");
+    }
+
+    #[test]
+    fn too_many_recipients_wait_for_a_further_transaction() {
+        for line in ["452 too many", "552 too many", "452 4.5.3 x", "552 5.5.3 x"] {
+            let mut ledger = new(3);
+            ledger.begin();
+            ledger.rcpt(0, &reply("250"));
+            ledger.rcpt(1, &reply(line));
+            ledger.rcpt(2, &reply("550 no"));
+            ledger.data(&reply("354"));
+            ledger.dot(&reply("250"));
+            assert_eq!(ledger.begin(), [1], "{line}");
+            ledger.rcpt(1, &reply(line));
+            assert!(ledger.begin().is_empty());
+            assert_eq!(words(ledger), "accepted deferred refused", "{line}");
+        }
+    }
+
+    #[test]
+    fn a_full_mailbox_is_not_too_many_recipients() {
+        let mut ledger = new(3);
+        ledger.begin();
+        ledger.rcpt(0, &reply("250"));
+        ledger.rcpt(1, &reply("452 4.2.2 over quota"));
+        ledger.rcpt(2, &reply("552 5.2.2 over quota"));
+        ledger.dot(&reply("250"));
+        assert_eq!(words(ledger), "accepted deferred refused");
+    }
+
+    #[test]
+    fn only_a_2yz_after_the_dot_is_a_success() {
+        for (line, word) in [
+            ("250", "accepted"),
+            ("200 x", "accepted"),
+            ("299 x", "accepted"),
+            ("354 go on", "unknown"),
+            ("421 bye", "unknown"),
+            ("451 later", "deferred"),
+            ("554 no", "refused"),
+        ] {
+            let mut ledger = new(1);
+            ledger.begin();
+            ledger.rcpt(0, &reply("250"));
+            ledger.dot(&reply(line));
+            assert_eq!(words(ledger), word, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_loss_before_the_dot_defers_whoever_has_no_result() {
+        let mut ledger = new(3);
+        ledger.begin();
+        ledger.rcpt(0, &reply("250"));
+        ledger.rcpt(1, &reply("550"));
+        assert_eq!(ledger.rcpt(2, &reply("421 bye")), Step::Lost);
+        assert_eq!(words(ledger), "deferred refused deferred");
+    }
+
+    proptest! {
+        /// Whatever the relay says: one outcome each, success only by a 2yz to RCPT and dot, and a
+        /// refusal only by a 5yz.
+        #[test]
+        fn no_reply_makes_up_a_success_or_a_refusal(
+            mail in 200u16..600,
+            rcpts in proptest::collection::vec(200u16..600, 1..8),
+            data in 200u16..600,
+            dot in 200u16..600,
+        ) {
+            let line = |code: u16| reply(&format!("{code} x"));
+            let mut ledger = new(rcpts.len());
+            ledger.begin();
+            let mut step = ledger.mail(&line(mail));
+            for (index, code) in rcpts.iter().enumerate() {
+                if step == Step::Go {
+                    step = ledger.rcpt(index, &line(*code));
+                }
+            }
+            if step == Step::Go {
+                step = ledger.data(&line(data));
+            }
+            let sent = step == Step::Go && ledger.anybody_taken();
+            if sent {
+                ledger.dot(&line(dot));
+            }
+            let outcomes = ledger.finish();
+            prop_assert_eq!(outcomes.len(), rcpts.len());
+            for (outcome, rcpt) in outcomes.iter().zip(&rcpts) {
+                let codes = [mail, *rcpt, data, dot];
+                match outcome {
+                    Outcome::Accepted(_) => prop_assert!(sent && rcpt / 100 == 2 && dot / 100 == 2),
+                    Outcome::Refused(_) => prop_assert!(codes.iter().any(|code| code / 100 == 5)),
+                    Outcome::Unknown(_) => prop_assert!(sent && (dot == 421 || dot / 100 == 3)),
+                    Outcome::Deferred(reply) => prop_assert!(reply.code() >= 400),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Mail transactions: MAIL, RCPT, DATA and the final dot on one connection.
+
+use sendmail_core::{Envelope, Handover, Message, Outcome, Reply, Result};
+
+use crate::classify::{Ledger, Step, wants_authentication};
+use crate::connection::Connection;
+use crate::plan::Plan;
+use crate::reply::WireReply;
+use crate::stuffing::stuffed_pieces;
+use crate::trouble::Broken;
+use crate::wire::Drained;
+
+/// How much of a body is gathered before it is written.
+const BLOCK: usize = 64 * 1024;
+
+/// The handover of one message, announced at most once however many transactions it takes.
+pub(crate) struct Announcement<'a> {
+    handover: &'a dyn Handover,
+    made: bool,
+}
+
+impl<'a> Announcement<'a> {
+    pub(crate) fn new(handover: &'a dyn Handover) -> Self {
+        Self { handover, made: false }
+    }
+
+    async fn make(&mut self) -> Result<()> {
+        if !self.made {
+            self.handover.before_handover().await?;
+            self.made = true;
+        }
+        Ok(())
+    }
+}
+
+/// How an attempt on one connection ended.
+pub(crate) enum Ended {
+    /// With an outcome for each recipient.
+    Outcomes(Vec<Outcome>),
+    /// The connection had been kept, and the relay had given it up: nothing of the message was said.
+    Stale,
+    /// The relay wants authentication or encryption before MAIL.
+    Unauthenticated(WireReply),
+}
+
+/// Why a transaction, and with it the connection, came to an end out of order.
+enum Stop {
+    Stale,
+    Unauthenticated(WireReply),
+    Lost(Reply),
+    LostAfterDot(Reply),
+    /// The ledger knows already.
+    Known,
+}
+
+/// Sends one message to all recipients, in as many transactions as the relay makes of it.
+pub(crate) async fn deliver(
+    connection: &mut Connection,
+    envelope: &Envelope,
+    message: &Message,
+    announcement: &mut Announcement<'_>,
+) -> Ended {
+    let plan = Plan::new(envelope, message, &connection.capabilities);
+    let mut ledger = Ledger::new(plan.decided());
+    let mut first = true;
+    loop {
+        let recipients = ledger.begin();
+        if recipients.is_empty() {
+            break;
+        }
+        let transaction = Transaction { plan: &plan, message, recipients, first };
+        first = false;
+        let ended = transaction.run(connection, &mut ledger, announcement).await;
+        let Err(stop) = ended else { continue };
+        connection.broken = true;
+        match stop {
+            Stop::Stale => return Ended::Stale,
+            Stop::Unauthenticated(reply) => return Ended::Unauthenticated(reply),
+            Stop::Lost(why) => ledger.lost(&why),
+            Stop::LostAfterDot(why) => ledger.lost_after_dot(&why),
+            Stop::Known => {}
+        }
+    }
+    Ended::Outcomes(ledger.finish())
+}
+
+struct Transaction<'a> {
+    plan: &'a Plan,
+    message: &'a Message,
+    /// Indices into the envelope.
+    recipients: Vec<usize>,
+    /// Nothing has been said of the message yet.
+    first: bool,
+}
+
+impl Transaction<'_> {
+    async fn run(
+        &self,
+        connection: &mut Connection,
+        ledger: &mut Ledger,
+        announcement: &mut Announcement<'_>,
+    ) -> Result<(), Stop> {
+        let mut flight = self.flight(connection);
+        let times = connection.timeouts.clone();
+        let stale = self.first && connection.reused;
+        let or_stale = |broken: Broken, step: &str| match stale {
+            true => Stop::Stale,
+            false => Stop::Lost(broken.to_reply(step)),
+        };
+        if connection.unfinished {
+            let reply = connection.exchange(flight.next(), times.command).await;
+            let reply =
+                reply.map_err(|broken| or_stale(broken, "waiting for the reply to RSET"))?;
+            if !reply.is_class(2) {
+                return Err(or_stale(Broken::Unexpected(reply.to_reply()), "in reply to RSET"));
+            }
+        }
+        connection.unfinished = true;
+        let mail = connection.exchange(flight.next(), times.mail).await;
+        let mail = mail.map_err(|broken| or_stale(broken, "waiting for the reply to MAIL"))?;
+        if stale && mail.code() == 421 {
+            return Err(Stop::Stale);
+        }
+        if self.first && wants_authentication(&mail) {
+            return Err(Stop::Unauthenticated(mail));
+        }
+        let mut step = go_on(ledger.mail(&mail))?;
+        let accepted = step == Step::Go;
+        for index in &self.recipients {
+            if accepted || flight.pipelined {
+                let rcpt = connection.exchange(flight.next(), times.rcpt).await;
+                let rcpt =
+                    rcpt.map_err(|b| Stop::Lost(b.to_reply("waiting for the reply to RCPT")))?;
+                if accepted {
+                    go_on(ledger.rcpt(*index, &rcpt))?;
+                }
+            }
+        }
+        let somebody = accepted && ledger.anybody_taken();
+        if !somebody && !flight.pipelined {
+            return Ok(());
+        }
+        let data = connection.exchange(flight.next(), times.data).await;
+        let data = data.map_err(|b| Stop::Lost(b.to_reply("waiting for the reply to DATA")))?;
+        if !somebody {
+            return if data.is_class(3) { lone_dot(connection).await } else { Ok(()) };
+        }
+        step = go_on(ledger.data(&data))?;
+        if step == Step::Go { self.body(connection, ledger, announcement).await } else { Ok(()) }
+    }
+
+    fn flight(&self, connection: &Connection) -> Flight {
+        let reset = connection.unfinished.then_some("RSET");
+        let rcpts = self.recipients.iter().map(|index| self.plan.rcpt(*index));
+        let lines = reset.into_iter().chain([self.plan.mail.as_str()]).chain(rcpts).chain(["DATA"]);
+        let lines: Vec<String> = lines.map(|line| format!("{line}\r\n")).collect();
+        Flight::new(lines, connection.capabilities.pipelining)
+    }
+
+    /// The body, the announcement, the dot, in this order.
+    async fn body(
+        &self,
+        connection: &mut Connection,
+        ledger: &mut Ledger,
+        announcement: &mut Announcement<'_>,
+    ) -> Result<(), Stop> {
+        let lost = |broken: Broken| Stop::Lost(broken.to_reply("sending the message"));
+        let bytes = self.message.as_bytes();
+        let mut pieces = stuffed_pieces(bytes, BLOCK).peekable();
+        while let Some(piece) = pieces.next() {
+            connection.gather(&piece);
+            // The last block stays gathered, and leaves together with the dot.
+            let last = pieces.peek().is_none();
+            let drained = if last { connection.listen().await } else { connection.drain().await };
+            if drained.map_err(lost)? == Drained::Interrupted {
+                return Err(self.interrupted(connection, ledger).await);
+            }
+        }
+        if let Err(error) = announcement.make().await {
+            let text = format!("not sent: {error}");
+            return Err(Stop::Lost(Reply::local(451, "4.3.0", text)));
+        }
+        // The announcement took its time. A relay that has left meanwhile leaves no doubt.
+        if connection.listen().await.map_err(lost)? == Drained::Interrupted {
+            return Err(self.interrupted(connection, ledger).await);
+        }
+        let time = connection.timeouts.final_dot;
+        let dot = connection.exchange(Some(".\r\n".to_owned()), time).await;
+        let dot = dot.map_err(|broken| {
+            Stop::LostAfterDot(broken.to_reply("waiting for the reply to the message"))
+        })?;
+        go_on(ledger.dot(&dot))?;
+        connection.unfinished = false;
+        Ok(())
+    }
+
+    /// The relay spoke before the dot: what it said is its last word on this connection.
+    async fn interrupted(&self, connection: &mut Connection, ledger: &mut Ledger) -> Stop {
+        match connection.exchange(None, connection.timeouts.data).await {
+            Ok(reply) => {
+                ledger.early(&reply);
+                Stop::Known
+            }
+            Err(broken) => Stop::Lost(broken.to_reply("sending the message")),
+        }
+    }
+}
+
+/// Nobody was accepted and the relay waits for a message all the same: it gets an empty one, for
+/// nobody, and what it says of it counts for nothing (RFC 2920 section 3.1).
+async fn lone_dot(connection: &mut Connection) -> Result<(), Stop> {
+    let time = connection.timeouts.final_dot;
+    match connection.exchange(Some(".\r\n".to_owned()), time).await {
+        Ok(_) => {
+            connection.unfinished = false;
+            Ok(())
+        }
+        Err(_) => Err(Stop::Known),
+    }
+}
+
+fn go_on(step: Step) -> Result<Step, Stop> {
+    if step == Step::Lost { Err(Stop::Known) } else { Ok(step) }
+}
+
+/// The commands before the body, in one piece or one by one.
+struct Flight {
+    lines: std::vec::IntoIter<String>,
+    pipelined: bool,
+}
+
+impl Flight {
+    fn new(lines: Vec<String>, pipelined: bool) -> Self {
+        let lines = if pipelined { vec![lines.concat()] } else { lines };
+        Self { lines: lines.into_iter(), pipelined }
+    }
+
+    /// What is to be written before the next reply is read.
+    fn next(&mut self) -> Option<String> {
+        self.lines.next()
+    }
+}

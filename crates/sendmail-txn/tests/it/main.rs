@@ -1,0 +1,14 @@
+//! Tests of the crate from the outside.
+
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
+
+mod commit;
+mod direct;
+mod events;
+mod fake;
+mod mail;
+mod memory_store;
+mod model;
+mod recovery;
+mod run;
+mod savepoints;

@@ -1,0 +1,6 @@
+//! Journal segments.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| sendmail_maildir::fuzz::journal(bytes));

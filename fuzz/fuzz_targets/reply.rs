@@ -1,0 +1,8 @@
+//! The reader of a relay's replies.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = sendmail_smtp::read_reply(bytes);
+});

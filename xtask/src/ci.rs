@@ -1,0 +1,84 @@
+//! `cargo xtask ci`.
+
+use std::time::{Duration, Instant};
+
+use crate::shell::{Failure, Result, cargo, run as run_command};
+use crate::{deny, programs, test, tidy};
+
+/// Runs everything that continuous integration runs, and says how long each part took.
+///
+/// The parts are format, lints, documentation, tidy, deny, all tests with nothing skipped, and the crash
+/// test. It goes on after a failure, and prints a table at the end.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Install nothing; use what is there
+    #[arg(long)]
+    no_install: bool,
+}
+
+/// One part of the run.
+struct Part {
+    name: &'static str,
+    took: Duration,
+    failure: Option<Failure>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result {
+    let no_install = arguments.no_install;
+    let mut parts = Vec::new();
+    let mut part = |name, work: &dyn Fn() -> Result| {
+        println!("\n== {name}");
+        let start = Instant::now();
+        let failure = work().err();
+        if let Some(failure) = failure.as_ref().filter(|failure| !failure.told()) {
+            println!("{failure}");
+        }
+        parts.push(Part { name, took: start.elapsed(), failure });
+    };
+    part("format", &|| run_command(cargo().args(["fmt", "--all", "--check"])));
+    part("lints", &lints);
+    part("documentation", &tidy::documentation);
+    part("tidy", &tidy::run);
+    part("deny", &|| deny::run(&deny::Arguments { no_install }));
+    part("tests", &|| test::run(&test::Arguments { no_skip: true, no_install, args: Vec::new() }));
+    part("crash test", &programs::default_crash_test);
+    println!("\n{}", table(&parts));
+    let failed = parts.iter().filter(|part| part.failure.is_some()).count();
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(Failure::new(format!("{failed} of {} parts failed", parts.len())))
+    }
+}
+
+fn lints() -> Result {
+    let scope = ["clippy", "--workspace", "--all-targets", "--all-features"];
+    run_command(cargo().args(scope).args(["--", "--deny", "warnings"]))
+}
+
+fn table(parts: &[Part]) -> String {
+    let mut text = String::new();
+    for part in parts {
+        let result = part.failure.as_ref().map_or_else(|| "ok".to_owned(), ToString::to_string);
+        text += &format!("{:<15}{:>7.1} s  {result}\n", part.name, part.took.as_secs_f64());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_says_how_long_each_part_took_and_what_failed() {
+        let took = Duration::from_millis(1250);
+        let parts = [
+            Part { name: "format", took, failure: None },
+            Part { name: "tests", took: took * 100, failure: Some(Failure::new("1 failed")) },
+        ];
+        assert_eq!(
+            table(&parts),
+            "format             1.2 s  ok\ntests            125.0 s  1 failed\n"
+        );
+    }
+}

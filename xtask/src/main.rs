@@ -1,0 +1,70 @@
+//! The automation of the workspace: `cargo xtask …`. Continuous integration runs the same commands.
+//!
+//! # The contract for tests that need outside programs
+//!
+//! `cargo xtask test` looks for what such tests need, installs it where it may, and tells the tests by
+//! environment variables:
+//!
+//! * `SENDMAIL_TEST_PYTHON`: the Python of a virtual environment with zope.sendmail 7.3 and
+//!   repoze.sendmail 4.5; unset if there is none;
+//! * `SENDMAIL_TEST_NO_SKIP`: if it is `1`, a test that would skip itself fails instead;
+//! * `SENDMAIL_TEST_SKIPS`: a file to which a test that skips itself appends one line,
+//!   `skipped: <test>: <why>`; if it is unset, the line goes to standard error.
+//!
+//! Other programs are looked for on `PATH` and in `/usr/sbin`.
+
+#![expect(clippy::print_stdout, reason = "this program talks to the person who started it")]
+
+mod ci;
+mod deny;
+mod fuzz;
+mod programs;
+mod provision;
+mod shell;
+mod tally;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The automation of the workspace.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    Test(test::Arguments),
+    Ci(ci::Arguments),
+    Tidy(tidy::Arguments),
+    Deny(deny::Arguments),
+    Fuzz(fuzz::Arguments),
+    Bench(programs::Bench),
+    CrashTest(programs::CrashTest),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Ci(arguments) => ci::run(&arguments),
+        Task::Tidy(_) => tidy::run(),
+        Task::Deny(arguments) => deny::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Bench(arguments) => programs::bench(&arguments),
+        Task::CrashTest(arguments) => programs::crash_test(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.told() {
+                println!("xtask: {failure}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

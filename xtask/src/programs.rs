@@ -1,0 +1,81 @@
+//! `cargo xtask bench` and `cargo xtask crash-test`: programs of the package `sendmail-tests`, built
+//! for release.
+
+use crate::shell::{Result, cargo, run};
+
+/// Runs the benchmarks, side by side with what they are compared with, in one run.
+#[derive(clap::Args)]
+pub(crate) struct Bench {
+    /// Which ones; all of them if none is named
+    names: Vec<String>,
+    /// Fewer and smaller rounds: whether it works, not how fast it is
+    #[arg(long)]
+    quick: bool,
+}
+
+/// Kills producers and processors at random moments, and compares the ledgers.
+///
+/// The kills are SIGKILL. Compared are what was committed, what the relay received, what is queued and
+/// what the events say.
+#[derive(clap::Args)]
+pub(crate) struct CrashTest {
+    /// The long run
+    #[arg(long)]
+    long: bool,
+    /// How many processes are killed
+    #[arg(long, value_name = "N")]
+    kills: Option<u64>,
+    /// How many messages are sent
+    #[arg(long, value_name = "N")]
+    mails: Option<u64>,
+    /// The seed of an earlier run, to repeat it
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+}
+
+pub(crate) fn bench(arguments: &Bench) -> Result {
+    let mut words = arguments.names.clone();
+    words.extend(arguments.quick.then(|| "--quick".to_owned()));
+    program("sendmail-bench", &words)
+}
+
+pub(crate) fn crash_test(arguments: &CrashTest) -> Result {
+    program("crash-test", &crash_test_words(arguments))
+}
+
+/// The default crash test, as continuous integration runs it.
+pub(crate) fn default_crash_test() -> Result {
+    program("crash-test", &[])
+}
+
+fn crash_test_words(arguments: &CrashTest) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    words.extend(arguments.long.then(|| "--long".to_owned()));
+    let numbers =
+        [("--kills", arguments.kills), ("--mails", arguments.mails), ("--seed", arguments.seed)];
+    for (flag, number) in numbers {
+        if let Some(number) = number {
+            words.extend([flag.to_owned(), number.to_string()]);
+        }
+    }
+    words
+}
+
+fn program(name: &str, words: &[String]) -> Result {
+    let flags = ["run", "--release", "--package", "sendmail-tests", "--bin", name, "--"];
+    run(cargo().args(flags).args(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_is_passed_on_and_nothing_else() {
+        let mut arguments = CrashTest { long: false, kills: None, mails: None, seed: None };
+        assert!(crash_test_words(&arguments).is_empty());
+        arguments.long = true;
+        arguments.seed = Some(7);
+        assert_eq!(crash_test_words(&arguments), ["--long", "--seed", "7"]);
+    }
+}

@@ -1,0 +1,94 @@
+//! Running other programs, and saying so.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Why a task failed, in words for the person who started it.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    message: String,
+    told: bool,
+}
+
+pub(crate) type Result<T = ()> = std::result::Result<T, Failure>;
+
+impl Failure {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), told: false }
+    }
+
+    /// A failure whose last words stand on the screen already.
+    pub(crate) fn already_told(message: impl Into<String>) -> Self {
+        Self { message: message.into(), told: true }
+    }
+
+    pub(crate) fn told(&self) -> bool {
+        self.told
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// The folder of the workspace.
+pub(crate) fn root() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_path_buf()
+}
+
+/// The cargo that started us, in the folder of the workspace.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Runs `command`, whose output is shown.
+pub(crate) fn run(command: &mut Command) -> Result {
+    announce(command);
+    let status = command.status().map_err(|error| cannot_start(command, &error))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Failure::new(format!("`{}` failed: {status}", words(command))))
+    }
+}
+
+/// What `command` prints; nothing if it fails or is not there.
+pub(crate) fn output(command: &mut Command) -> Option<String> {
+    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Whether `command` succeeds, quietly.
+pub(crate) fn succeeds(command: &mut Command) -> bool {
+    output(command).is_some()
+}
+
+/// Where a program is: on `PATH`, or where Debian puts what servers need.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders.map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+/// Says what is about to run.
+pub(crate) fn announce(command: &Command) {
+    println!("$ {}", words(command));
+}
+
+pub(crate) fn cannot_start(command: &Command, error: &std::io::Error) -> Failure {
+    Failure::new(format!("cannot start `{}`: {error}", words(command)))
+}
+
+/// A command as a person would type it, by the names of its programs.
+fn words(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let name = program.file_name().unwrap_or(command.get_program());
+    let all = std::iter::once(name).chain(command.get_args());
+    all.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
