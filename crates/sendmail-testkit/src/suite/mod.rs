@@ -8,8 +8,10 @@
 //! how fast the machine is.
 
 pub mod admin;
+pub mod data_manager;
 pub mod decision;
 pub mod log;
+pub mod sink;
 pub mod store;
 mod support;
 
@@ -138,7 +140,8 @@ impl<H> fmt::Debug for Case<H> {
 /// How long a case may take before it counts as hanging. Generous: it is a watchdog, not a measure.
 pub const CASE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Runs one case on a runtime of its own, with a harness of its own.
+/// Runs one case on a runtime of its own, with a harness of its own. `timeout` is its watchdog:
+/// [`CASE_TIMEOUT`] for those that are expected to pass.
 ///
 /// # Panics
 ///
@@ -147,6 +150,7 @@ pub fn run_case<H, F>(
     name: &str,
     harness: impl FnOnce() -> F,
     run: for<'a> fn(&'a H) -> Running<'a>,
+    timeout: Duration,
 ) where
     H: 'static,
     F: Future<Output = H>,
@@ -159,10 +163,10 @@ pub fn run_case<H, F>(
             let harness = harness().await;
             run(&harness).await;
         };
-        tokio::time::timeout(CASE_TIMEOUT, all).await
+        tokio::time::timeout(timeout, all).await
     });
     runtime.shutdown_background();
-    assert!(done.is_ok(), "{name}: it hangs, or takes more than {CASE_TIMEOUT:?}");
+    assert!(done.is_ok(), "{name}: it hangs, or takes more than {timeout:?}");
 }
 
 /// One test per case: of a module of this one, by their names, on a harness.
@@ -177,6 +181,7 @@ macro_rules! __suite_tests {
                     ::core::stringify!($name),
                     $new,
                     |harness| ::std::boxed::Box::pin($crate::suite::$module::$name(harness)),
+                    $crate::suite::CASE_TIMEOUT,
                 );
             }
         )*

@@ -3,4 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
 mod harness;
+mod ledger;
 mod memory;
+mod strict;
+mod wrong_store;

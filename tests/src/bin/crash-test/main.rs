@@ -1,0 +1,120 @@
+//! Kills producers and processors at random moments and compares the ledgers: what was committed, what
+//! the relay received, what is queued, what the events say.
+//!
+//! A failure prints the seed and keeps the queue.
+
+#![expect(clippy::print_stdout, reason = "this program talks to the person who started it")]
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+use sendmail_core::{EntryState, Filter, QueueAdmin as _};
+use sendmail_maildir::{MaildirOptions, MaildirStore};
+use sendmail_tests::{Result, crash, producer};
+
+/// Kills producers and processors at random moments, and compares the ledgers.
+#[derive(Parser)]
+#[command(name = "crash-test", args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    role: Option<Role>,
+    /// The long run: 10,000 kills, 200,000 mails
+    #[arg(long)]
+    long: bool,
+    /// How many processes are killed [default: 200]
+    #[arg(long, value_name = "N")]
+    kills: Option<u64>,
+    /// How many mails are sent [default: 5000]
+    #[arg(long, value_name = "N")]
+    mails: Option<u64>,
+    /// The seed of an earlier run, to repeat its decisions
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+}
+
+/// What the test starts itself as.
+#[derive(Subcommand)]
+enum Role {
+    /// Runs the transactions that standard input tells it
+    #[command(hide = true)]
+    Producer { queue: PathBuf },
+    /// Releases everything that is held
+    #[command(hide = true)]
+    Release { queue: PathBuf },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match &arguments.role {
+        Some(Role::Producer { queue }) => producer::run(queue).await.map(|()| true),
+        Some(Role::Release { queue }) => release(queue).await.map(|()| true),
+        None => test(&arguments).await,
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            println!("crash-test: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn test(arguments: &Arguments) -> Result<bool> {
+    let (kills, mails) = if arguments.long { (10_000, 200_000) } else { (200, 5000) };
+    let folder = tempfile::Builder::new().prefix("crash-test-").tempdir()?;
+    let options = crash::Options {
+        kills: arguments.kills.unwrap_or(kills),
+        mails: arguments.mails.unwrap_or(mails),
+        seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)),
+        program: std::env::current_exe()?,
+        folder: folder.path().to_owned(),
+    };
+    println!("crash test: {} kills, {} mails, seed {}", options.kills, options.mails, options.seed);
+    let begin = Instant::now();
+    let report = crash::run(&options, |text| println!("  {text}")).await;
+    println!("{:.1} s", begin.elapsed().as_secs_f64());
+    if let Ok(report) = &report {
+        tell(report);
+        if report.is_clean() {
+            return Ok(true);
+        }
+    }
+    println!(
+        "failed: repeat it with --seed {}; the queue is kept in {}",
+        options.seed,
+        folder.keep().display()
+    );
+    report.map(|_| false)
+}
+
+fn tell(report: &crash::Report) {
+    let (producers, processors, stops) = report.kills;
+    println!(
+        "killed: {producers} producers, {processors} processors; stopped for a while: {stops}"
+    );
+    println!("{} mails planned; {} held and released", report.mails, report.released);
+    print!("{}", report.account);
+    for trouble in &report.trouble {
+        println!("trouble: {trouble}");
+    }
+}
+
+async fn release(queue: &Path) -> Result<()> {
+    let store = MaildirStore::open(queue, MaildirOptions::default()).await?;
+    let mut filter = Filter::default();
+    filter.states = vec![EntryState::Held];
+    let mut held = Vec::new();
+    let mut visit = |entry: sendmail_core::Entry| {
+        held.push(entry.id);
+        std::ops::ControlFlow::Continue(())
+    };
+    store.list(&filter, &mut visit).await?;
+    for id in held {
+        store.release(id).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,290 @@
+//! The crash test: producers and processors are killed at random moments, and the ledger must balance.
+//!
+//! Producers run mail-only transactions through the transaction manager into one Maildir queue;
+//! processors are `sendmail-queue run`; the relay is in this process, and survives. When all kills are
+//! done the rest is delivered in peace, and everything is compared.
+
+mod drain;
+mod processors;
+mod producers;
+mod strikes;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::Result;
+use crate::ledger::{Account, Ledger};
+use crate::plan::Plan;
+use crate::queue::Queue;
+use crate::relay::{Pace, Relay, Sign};
+use processors::Processors;
+use producers::{Producers, Word};
+use strikes::{Strike, Strikes, Victim};
+
+/// How large a crash test is.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many processes are killed.
+    pub kills: u64,
+    /// How many mails are handed over, at least.
+    pub mails: u64,
+    /// What the random decisions follow from.
+    pub seed: u64,
+    /// The program whose hidden commands are the producers: the crash test itself.
+    pub program: PathBuf,
+    /// Where the queue is made.
+    pub folder: PathBuf,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Report {
+    /// The comparison.
+    pub account: Account,
+    /// How many producers were killed, how many processors, and how many were only stopped for a while.
+    pub kills: (u64, u64, u64),
+    /// How many mails were planned.
+    pub mails: u64,
+    /// Trouble that is no mistake in the ledger: a process that ended by itself, a queue that does not
+    /// get empty.
+    pub trouble: Vec<String>,
+    /// Messages that were held because they had killed too many workers, and were released.
+    pub released: u64,
+}
+
+impl Report {
+    /// Whether all is as it should be.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.account.is_clean() && self.trouble.is_empty()
+    }
+}
+
+/// How many producers and processors work at once.
+const PRODUCERS: usize = 3;
+const PROCESSORS: usize = 3;
+/// How long the relay takes, so that there is always something in flight.
+const PACE: Pace =
+    Pace { command: Duration::from_micros(800), dot: (Duration::ZERO, Duration::from_millis(25)) };
+
+/// Runs it; `tell` hears of the progress.
+///
+/// # Errors
+///
+/// The test itself could not be carried out.
+pub async fn run(options: &Options, tell: impl Fn(&str)) -> Result<Report> {
+    let (sign_sender, signs) = unbounded_channel();
+    let (word_sender, words) = unbounded_channel();
+    let mut random = Rng::with_seed(options.seed);
+    let relay = Relay::start(PACE, random.u64(..), Some(sign_sender)).await?;
+    let queue = Queue::new(options.folder.join("queue"))?;
+    let mut run = Run {
+        ledger: Ledger::default(),
+        producers: Producers::new(options.program.clone(), queue.path.clone(), word_sender),
+        processors: Processors::new(queue.clone(), relay.address),
+        strikes: Strikes::new(random.fork()),
+        plans: random.fork(),
+        options,
+        planned: 0,
+        next_number: 0,
+        kills: (0, 0, 0),
+        trouble: Vec::new(),
+        relay,
+        queue,
+        signs,
+        words,
+    };
+    run.fight(&tell).await?;
+    tell("no more kills: delivering the rest");
+    run.finish(&tell).await
+}
+
+struct Run<'a> {
+    options: &'a Options,
+    queue: Queue,
+    relay: Relay,
+    ledger: Ledger,
+    producers: Producers,
+    processors: Processors,
+    strikes: Strikes,
+    plans: Rng,
+    planned: u64,
+    next_number: u64,
+    kills: (u64, u64, u64),
+    trouble: Vec<String>,
+    signs: UnboundedReceiver<Sign>,
+    words: UnboundedReceiver<Word>,
+}
+
+impl Run<'_> {
+    /// Until all kills are done and all mails handed over.
+    async fn fight(&mut self, tell: &impl Fn(&str)) -> Result<()> {
+        let mut told = Instant::now();
+        while self.killed() < self.options.kills || self.planned < self.options.mails {
+            self.keep_up()?;
+            self.plan().await?;
+            if self.killed() < self.options.kills && self.kill_is_due() {
+                let strike = self.strikes.next();
+                self.carry_out(strike).await?;
+            } else {
+                self.hear(Duration::from_millis(10)).await;
+            }
+            if told.elapsed() > Duration::from_secs(5) {
+                told = Instant::now();
+                tell(&self.progress());
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the numbers of producers and processors up; whoever ended without being killed is trouble.
+    fn keep_up(&mut self) -> Result<()> {
+        self.trouble.extend(self.producers.buried()?);
+        self.trouble.extend(self.processors.buried()?);
+        while self.producers.count() < PRODUCERS {
+            self.producers.start()?;
+        }
+        while self.processors.count() < PROCESSORS {
+            let name = self.processors.start()?;
+            self.ledger.begins(&name, u64::from(Processors::CONNECTIONS));
+        }
+        self.processors.continue_those_due()
+    }
+
+    /// Gives producers their next transactions: as many as keep step with the kills.
+    async fn plan(&mut self) -> Result<()> {
+        while self.planned < self.share_of_mails(self.killed() + 1)
+            && let Some(producer) = self.producers.idlest()
+        {
+            let plan = Plan::draw(self.next_number, &mut self.plans);
+            self.next_number += 1;
+            self.planned += plan.mails.len() as u64;
+            self.ledger.plan(plan.clone());
+            self.producers.tell(producer, &plan).await?;
+        }
+        Ok(())
+    }
+
+    fn share_of_mails(&self, kills: u64) -> u64 {
+        let share = self.options.mails * kills / self.options.kills.max(1);
+        share.min(self.options.mails)
+    }
+
+    /// Not before the mails that belong to the kills so far were planned.
+    fn kill_is_due(&self) -> bool {
+        self.strikes.is_due() && self.planned >= self.share_of_mails(self.killed())
+    }
+
+    fn killed(&self) -> u64 {
+        self.kills.0 + self.kills.1
+    }
+
+    async fn carry_out(&mut self, strike: Strike) -> Result<()> {
+        match strike.victim {
+            Victim::Producer(which) => {
+                let Some(producer) = self.producers.nth(which) else { return Ok(()) };
+                if strike.awaits_sign {
+                    self.hear_of_commit(producer).await;
+                }
+                tokio::time::sleep(strike.delay).await;
+                self.producers.kill(producer)?;
+                self.kills.0 += 1;
+            }
+            Victim::Processor(which) => {
+                let Some(name) = self.processors.nth(which) else { return Ok(()) };
+                if strike.awaits_sign {
+                    self.hear_of_dot(&name).await;
+                }
+                tokio::time::sleep(strike.delay).await;
+                self.ledger.is_killed(&name, crate::now_ms());
+                self.processors.kill(&name)?;
+                self.kills.1 += 1;
+            }
+            Victim::Stopped(which, pause) => {
+                let Some(name) = self.processors.nth(which) else { return Ok(()) };
+                self.processors.stop(&name, pause)?;
+                self.kills.2 += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what processes and relay say, for at most `time`.
+    async fn hear(&mut self, time: Duration) {
+        let until = tokio::time::Instant::now() + time;
+        while let Ok(heard) = tokio::time::timeout_at(until, self.hear_one()).await {
+            drop(heard);
+        }
+    }
+
+    /// Waits until this producer is about to commit; not for long, as it may have nothing to do.
+    async fn hear_of_commit(&mut self, producer: u64) {
+        let wanted = |heard: &Heard| matches!(heard, Heard::Committing(from) if *from == producer);
+        self.hear_until(wanted).await;
+    }
+
+    /// Waits until the relay has read a final dot from this processor; not for long.
+    async fn hear_of_dot(&mut self, name: &str) {
+        let client = format!("{name}.test");
+        let wanted = |heard: &Heard| match heard {
+            Heard::Relay(Sign::Dot(from) | Sign::Replied(from)) => *from == client,
+            Heard::Committing(_) | Heard::Other => false,
+        };
+        self.hear_until(wanted).await;
+    }
+
+    async fn hear_until(&mut self, wanted: impl Fn(&Heard) -> bool) {
+        let until = tokio::time::Instant::now() + Duration::from_millis(200);
+        while let Ok(heard) = tokio::time::timeout_at(until, self.hear_one()).await {
+            if wanted(&heard) {
+                break;
+            }
+        }
+    }
+
+    async fn hear_one(&mut self) -> Heard {
+        tokio::select! {
+            Some(word) = self.words.recv() => self.note(word),
+            Some(sign) = self.signs.recv() => Heard::Relay(sign),
+            else => Heard::Other,
+        }
+    }
+
+    fn note(&mut self, word: Word) -> Heard {
+        self.producers.note(&word);
+        let Word { producer, number, progress, remark } = word;
+        self.ledger.progress(number, progress);
+        if progress == producers::Progress::Committing {
+            return Heard::Committing(producer);
+        }
+        let failed = progress != producers::Progress::Committed && self.ledger.is_to_commit(number);
+        if failed || progress == producers::Progress::Committed && !remark.is_empty() {
+            self.trouble.push(format!("transaction {number}: {progress:?}: {remark}"));
+        }
+        Heard::Other
+    }
+
+    fn progress(&self) -> String {
+        format!(
+            "{} of {} kills ({} producers, {} processors), {} stops, {} of {} mails, {} copies",
+            self.killed(),
+            self.options.kills,
+            self.kills.0,
+            self.kills.1,
+            self.kills.2,
+            self.planned,
+            self.options.mails,
+            self.relay.count()
+        )
+    }
+}
+
+/// What was heard.
+enum Heard {
+    Committing(u64),
+    Relay(Sign),
+    Other,
+}

@@ -1,0 +1,520 @@
+//! The ledger: what producers were told to do and said they had done, compared with what a relay
+//! received and what the log tells.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use crate::plan::{Ending, Mail, Plan, marker_of};
+use crate::producer::Progress;
+use crate::queue::Event;
+use crate::relay::{Copy, digest};
+
+/// What became of a transaction, as far as its producer could tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Its commit returned success.
+    Committed,
+    /// It was rolled back, or its process died before its commit was called.
+    RolledBack,
+    /// Its process died in its commit.
+    InDoubt,
+}
+
+#[derive(Debug)]
+struct Entry {
+    plan: Plan,
+    progress: Option<Progress>,
+}
+
+impl Entry {
+    fn fate(&self) -> Fate {
+        match self.progress {
+            Some(Progress::Committed) => Fate::Committed,
+            Some(Progress::Committing | Progress::Uncertain) => Fate::InDoubt,
+            Some(Progress::RolledBack) | None => Fate::RolledBack,
+        }
+    }
+}
+
+/// What a processor's life was.
+#[derive(Debug, Clone, Default)]
+pub struct Life {
+    /// When it was killed, in milliseconds since the epoch; nothing if it ended in order.
+    pub killed_at_ms: Option<i64>,
+    /// How many messages it may have had in flight at once.
+    pub in_flight: u64,
+}
+
+/// All transactions of a run, and all processors.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    entries: BTreeMap<u64, Entry>,
+    processors: HashMap<String, Life>,
+}
+
+/// What was found, counted; the first few of each kind of mistake in words.
+#[derive(Debug, Default)]
+pub struct Account {
+    /// Transactions whose commit returned success, and their mails.
+    pub committed: (usize, usize),
+    /// Transactions that were rolled back, and all mails that must not arrive.
+    pub rolled_back: (usize, usize),
+    /// Transactions whose producer died in the commit, and their mails.
+    pub in_doubt: (usize, usize),
+    /// Those of them that turned out committed.
+    pub in_doubt_committed: usize,
+    /// Copies that arrived, by recipient.
+    pub copies: usize,
+    /// Second and further ones of them.
+    pub second_copies: usize,
+    /// Possible-duplicate events.
+    pub announced: usize,
+    /// How many messages these events are about, one counted for each attempt.
+    pub announced_messages: usize,
+    /// How many messages were in flight at most when processors were killed.
+    pub at_risk: u64,
+    /// Everything that must not be.
+    pub mistakes: BTreeMap<Mistake, Vec<String>>,
+}
+
+/// A promise that was broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mistake {
+    /// A committed mail did not arrive.
+    Lost,
+    /// A mail arrived that was rolled back.
+    Phantom,
+    /// Of a transaction some mails arrived and some did not.
+    Half,
+    /// A second copy without an event before it.
+    Unannounced,
+    /// A second copy although the processor that sent the first lives.
+    Double,
+    /// More events than messages can have been in flight.
+    TooManyEvents,
+    /// A copy whose bytes or recipients are not those that were handed over, or an event that says so.
+    Damaged,
+    /// The log does not tell that a mail was sent, or tells it twice.
+    BadLog,
+}
+
+impl Mistake {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::Lost,
+        Self::Phantom,
+        Self::Half,
+        Self::Unannounced,
+        Self::Double,
+        Self::TooManyEvents,
+        Self::Damaged,
+        Self::BadLog,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Phantom => "sent after rollback",
+            Self::Half => "half transactions",
+            Self::Unannounced => "second copies not announced",
+            Self::Double => "sent twice by the living",
+            Self::TooManyEvents => "more events than in flight",
+            Self::Damaged => "damaged",
+            Self::BadLog => "not told of rightly",
+        }
+    }
+}
+
+impl Ledger {
+    /// Notes a transaction before its producer is told of it.
+    pub fn plan(&mut self, plan: Plan) {
+        self.entries.insert(plan.number, Entry { plan, progress: None });
+    }
+
+    /// Notes how far a producer has come with it.
+    pub fn progress(&mut self, number: u64, progress: Progress) {
+        if let Some(entry) = self.entries.get_mut(&number) {
+            entry.progress = Some(progress);
+        }
+    }
+
+    /// Whether this transaction was to commit.
+    #[must_use]
+    pub fn is_to_commit(&self, number: u64) -> bool {
+        self.entries.get(&number).is_some_and(|entry| entry.plan.ending == Ending::Commit)
+    }
+
+    /// Notes a processor that begins.
+    pub fn begins(&mut self, name: &str, in_flight: u64) {
+        self.processors.insert(format!("{name}.test"), Life { killed_at_ms: None, in_flight });
+    }
+
+    /// Notes a processor that is about to be killed.
+    pub fn is_killed(&mut self, name: &str, at_ms: i64) {
+        if let Some(life) = self.processors.get_mut(&format!("{name}.test")) {
+            life.killed_at_ms = Some(at_ms);
+        }
+    }
+
+    /// Compares.
+    #[must_use]
+    pub fn compare(&self, copies: &[Copy], events: &[Event]) -> Account {
+        let mut account = Account::default();
+        let arrived = Arrived::sort(copies, events, &mut account);
+        for entry in self.entries.values() {
+            entry.compare(&arrived, &mut account);
+        }
+        for mail in self.entries.values().flat_map(|entry| &entry.plan.mails) {
+            arrived.check(mail, &self.processors, &mut account);
+        }
+        self.check_strangers(copies, &mut account);
+        self.check_events(events, &mut account);
+        account
+    }
+
+    fn check_strangers(&self, copies: &[Copy], account: &mut Account) {
+        let known: HashMap<&str, ()> = self
+            .entries
+            .values()
+            .flat_map(|entry| &entry.plan.mails)
+            .map(|mail| (mail.marker.as_str(), ()))
+            .collect();
+        for copy in copies {
+            if copy.marker.as_deref().is_none_or(|marker| !known.contains_key(marker)) {
+                account.mistake(Mistake::Damaged, format!("a mail nobody knows: {copy:?}"));
+            }
+        }
+    }
+
+    fn check_events(&self, events: &[Event], account: &mut Account) {
+        let duplicates = || events.iter().filter(|event| event.kind == "possible-duplicate");
+        account.announced = duplicates().count();
+        let mut messages: Vec<_> = duplicates().map(|event| (&event.id, event.attempt)).collect();
+        messages.sort_unstable();
+        messages.dedup();
+        account.announced_messages = messages.len();
+        let killed = self.processors.values().filter(|life| life.killed_at_ms.is_some());
+        account.at_risk = killed.map(|life| life.in_flight).sum();
+        if messages.len() as u64 > account.at_risk {
+            let text = format!("{} messages, {} in flight", messages.len(), account.at_risk);
+            account.mistake(Mistake::TooManyEvents, text);
+        }
+        for event in events {
+            if ["damaged", "failed", "expired"].contains(&event.kind.as_str()) {
+                account.mistake(Mistake::Damaged, format!("{event:?}"));
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn compare(&self, arrived: &Arrived<'_>, account: &mut Account) {
+        let number = self.plan.number;
+        let kept: Vec<&Mail> = self.plan.kept().collect();
+        let missing: Vec<&str> =
+            kept.iter().map(|mail| mail.marker.as_str()).filter(|m| !arrived.has(m)).collect();
+        for mail in self.plan.mails.iter().filter(|mail| mail.undone) {
+            if arrived.has(&mail.marker) {
+                let text = format!("{}: its savepoint was rolled back", mail.marker);
+                account.mistake(Mistake::Phantom, text);
+            }
+        }
+        let add = |count: &mut (usize, usize), mails| {
+            count.0 += 1;
+            count.1 += mails;
+        };
+        match self.fate() {
+            Fate::Committed => {
+                add(&mut account.committed, kept.len());
+                for marker in missing {
+                    account.mistake(Mistake::Lost, format!("{marker} of transaction {number}"));
+                }
+            }
+            Fate::RolledBack => {
+                add(&mut account.rolled_back, self.plan.mails.len());
+                for mail in kept.iter().filter(|mail| arrived.has(&mail.marker)) {
+                    let text = format!("{} ({:?})", mail.marker, self.plan.ending);
+                    account.mistake(Mistake::Phantom, text);
+                }
+            }
+            Fate::InDoubt => {
+                add(&mut account.in_doubt, kept.len());
+                account.in_doubt_committed += usize::from(missing.is_empty());
+                if !missing.is_empty() && missing.len() < kept.len() {
+                    let text = format!(
+                        "transaction {number}: {} of {} missing: {}",
+                        missing.len(),
+                        kept.len(),
+                        missing.join(" ")
+                    );
+                    account.mistake(Mistake::Half, text);
+                }
+            }
+        }
+    }
+}
+
+/// What is known of one mail and one recipient.
+#[derive(Default)]
+struct Trace<'a> {
+    copies: Vec<&'a Copy>,
+    /// When a second copy was announced.
+    announced: Vec<i64>,
+    /// How often the log says that it was sent.
+    sent: usize,
+}
+
+/// Copies and events, by marker and recipient.
+struct Arrived<'a> {
+    traces: HashMap<&'a str, HashMap<&'a str, Trace<'a>>>,
+}
+
+impl<'a> Arrived<'a> {
+    fn sort(copies: &'a [Copy], events: &'a [Event], account: &mut Account) -> Self {
+        let mut traces: HashMap<&str, HashMap<&str, Trace<'_>>> = HashMap::new();
+        for copy in copies {
+            let Some(marker) = copy.marker.as_deref() else { continue };
+            for recipient in &copy.recipients {
+                let trace = traces.entry(marker).or_default().entry(recipient).or_default();
+                trace.copies.push(copy);
+                account.copies += 1;
+                account.second_copies += usize::from(trace.copies.len() > 1);
+            }
+        }
+        for event in events {
+            let Some(marker) = marker_of(&event.message_id) else { continue };
+            if !["possible-duplicate", "sent"].contains(&event.kind.as_str()) {
+                continue;
+            }
+            let recipient = event.recipient.as_str();
+            let trace = traces.entry(marker).or_default().entry(recipient).or_default();
+            if event.kind == "sent" {
+                trace.sent += 1;
+            } else {
+                trace.announced.push(event.at_ms);
+            }
+        }
+        for trace in traces.values_mut().flat_map(HashMap::values_mut) {
+            trace.copies.sort_by_key(|copy| copy.at_ms);
+            trace.announced.sort_unstable();
+        }
+        Self { traces }
+    }
+
+    /// Whether anybody got a mail.
+    fn has(&self, marker: &str) -> bool {
+        let traces = self.traces.get(marker);
+        traces.is_some_and(|traces| traces.values().any(|trace| !trace.copies.is_empty()))
+    }
+
+    /// Checks each copy of a mail, and what the log tells of it.
+    fn check(&self, mail: &Mail, processors: &HashMap<String, Life>, account: &mut Account) {
+        let Some(traces) = self.traces.get(mail.marker.as_str()) else { return };
+        let right = digest(&mail.bytes());
+        for (recipient, trace) in traces {
+            let place = format!("{} to {recipient}", mail.marker);
+            if !mail.recipients.iter().any(|other| other == recipient) {
+                account.mistake(Mistake::Damaged, format!("{place}: who is no recipient of it"));
+            }
+            if trace.copies.iter().any(|copy| copy.digest != right) {
+                account.mistake(Mistake::Damaged, format!("{place}: its bytes are not the same"));
+            }
+            if trace.copies.is_empty() {
+                continue;
+            }
+            if trace.sent != 1 {
+                let text = format!("{place}: {} sent-events", trace.sent);
+                account.mistake(Mistake::BadLog, text);
+            }
+            trace.check_order(&place, processors, account);
+        }
+        if !self.has(&mail.marker) {
+            // Whether it should have come is for its transaction to say.
+            return;
+        }
+        for recipient in &mail.recipients {
+            let trace = traces.get(recipient.as_str());
+            if trace.is_none_or(|trace| trace.copies.is_empty()) {
+                account.mistake(Mistake::Lost, format!("{} to {recipient}", mail.marker));
+            }
+        }
+    }
+}
+
+impl Trace<'_> {
+    /// Each copy after the first needs an event of its own before it, and the death of a sender.
+    fn check_order(&self, place: &str, processors: &HashMap<String, Life>, account: &mut Account) {
+        for (index, copy) in self.copies.iter().enumerate().skip(1) {
+            let announced = self.announced.get(index - 1).is_some_and(|at| *at <= copy.at_ms);
+            if !announced {
+                let text = format!("{place}: {:?}, announced {:?}", self.copies, self.announced);
+                account.mistake(Mistake::Unannounced, text);
+            }
+        }
+        let lives = |copy: &&&Copy| {
+            let life = processors.get(&copy.client);
+            life.is_none_or(|life| life.killed_at_ms.is_none())
+        };
+        let mut clients: Vec<_> = self.copies.iter().map(|copy| &copy.client).collect();
+        clients.sort_unstable();
+        clients.dedup();
+        let by_the_living = self.copies.iter().filter(lives).count();
+        if by_the_living > 1 || clients.len() < self.copies.len() {
+            account.mistake(Mistake::Double, format!("{place}: {:?}", self.copies));
+        }
+    }
+}
+
+impl Account {
+    /// How many of a kind are told in full.
+    const TOLD: usize = 5;
+
+    fn mistake(&mut self, mistake: Mistake, text: String) {
+        self.mistakes.entry(mistake).or_default().push(text);
+    }
+
+    /// How often this went wrong.
+    #[must_use]
+    pub fn count(&self, mistake: Mistake) -> usize {
+        self.mistakes.get(&mistake).map_or(0, Vec::len)
+    }
+
+    /// Whether every promise was kept.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.mistakes.is_empty()
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut transactions = |what: &str, (count, mails): (usize, usize), more: &str| {
+            writeln!(f, "  {what:<28} {count:>7} transactions, {mails:>7} mails{more}")
+        };
+        transactions("committed", self.committed, "")?;
+        transactions("rolled back", self.rolled_back, "")?;
+        let more = format!(", {} turned out committed", self.in_doubt_committed);
+        transactions("killed in the commit", self.in_doubt, &more)?;
+        let announced = format!("{} messages", self.announced_messages);
+        writeln!(f, "  {:<28} {:>7}", "copies received", self.copies)?;
+        writeln!(f, "  {:<28} {:>7}", "second copies", self.second_copies)?;
+        let bound = format!("about {announced}, at most {} were in flight", self.at_risk);
+        writeln!(f, "  {:<28} {:>7} {bound}", "possible-duplicate events", self.announced)?;
+        for mistake in Mistake::ALL {
+            writeln!(f, "  {:<28} {:>7}", mistake.name(), self.count(mistake))?;
+            for text in self.mistakes.get(&mistake).into_iter().flatten().take(Self::TOLD) {
+                writeln!(f, "      {text}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two mails in one transaction, which committed; sent by two processors, the first of which died.
+    struct Case {
+        ledger: Ledger,
+        copies: Vec<Copy>,
+        events: Vec<Event>,
+    }
+
+    fn mail(marker: &str) -> Mail {
+        let recipients = vec!["a@example.net".to_owned()];
+        Mail { marker: marker.to_owned(), recipients, lines: 3, undone: false }
+    }
+
+    fn copy(marker: &str, client: &str, at_ms: i64) -> Copy {
+        let mail = mail(marker);
+        let (digest, recipients) = (digest(&mail.bytes()), mail.recipients);
+        let client = client.to_owned();
+        Copy { marker: Some(mail.marker), recipients, client, at_ms, digest }
+    }
+
+    fn event(kind: &str, marker: &str, at_ms: i64) -> Event {
+        Event {
+            at_ms,
+            kind: kind.to_owned(),
+            id: marker.to_owned(),
+            message_id: format!("<{marker}@crash.test>"),
+            recipient: "a@example.net".to_owned(),
+            attempt: 1,
+        }
+    }
+
+    fn case() -> Case {
+        let mut ledger = Ledger::default();
+        let mails = vec![mail("one"), mail("two")];
+        ledger.plan(Plan { number: 1, mails, ending: Ending::Commit });
+        ledger.progress(1, Progress::Committed);
+        ledger.begins("p1", 2);
+        ledger.is_killed("p1", 15);
+        ledger.begins("p2", 2);
+        let copies = vec![
+            copy("one", "p1.test", 10),
+            copy("two", "p1.test", 11),
+            copy("two", "p2.test", 30),
+        ];
+        let events = vec![
+            event("sent", "one", 12),
+            event("possible-duplicate", "two", 20),
+            event("sent", "two", 31),
+        ];
+        Case { ledger, copies, events }
+    }
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut Case), wanted: &[Mistake]) {
+        let mut case = case();
+        change(&mut case);
+        let account = case.ledger.compare(&case.copies, &case.events);
+        let found: Vec<Mistake> = account.mistakes.keys().copied().collect();
+        assert_eq!(found, wanted, "{account}");
+    }
+
+    #[test]
+    fn an_announced_second_copy_after_a_death_is_no_mistake() {
+        check(|_| {}, &[]);
+    }
+
+    #[test]
+    fn every_broken_promise_is_found() {
+        check(|case| drop(case.copies.remove(0)), &[Mistake::Lost]);
+        check(|case| case.ledger.progress(1, Progress::RolledBack), &[Mistake::Phantom]);
+        check(
+            |case| {
+                case.ledger.progress(1, Progress::Committing);
+                case.copies.remove(0);
+                case.events.remove(0);
+            },
+            &[Mistake::Half],
+        );
+        check(|case| drop(case.events.remove(1)), &[Mistake::Unannounced]);
+        check(|case| case.events[1].at_ms = 40, &[Mistake::Unannounced]);
+        check(|case| case.copies[2].client = "p1.test".to_owned(), &[Mistake::Double]);
+        check(|case| case.ledger.begins("p1", 2), &[Mistake::Double, Mistake::TooManyEvents]);
+        check(|case| case.copies[2].digest = 0, &[Mistake::Damaged]);
+        check(|case| case.copies[0].marker = None, &[Mistake::Lost, Mistake::Damaged]);
+        check(
+            |case| case.copies[0].recipients[0].insert(0, 'x'),
+            &[Mistake::Lost, Mistake::Damaged, Mistake::BadLog],
+        );
+        check(|case| drop(case.events.remove(2)), &[Mistake::BadLog]);
+        check(|case| case.events.push(event("damaged", "one", 50)), &[Mistake::Damaged]);
+    }
+
+    #[test]
+    fn a_savepoint_that_was_rolled_back_takes_its_mail_with_it() {
+        check(
+            |case| {
+                let mut mails = vec![mail("one"), mail("two")];
+                mails[1].undone = true;
+                case.ledger.plan(Plan { number: 1, mails, ending: Ending::Commit });
+                case.ledger.progress(1, Progress::Committed);
+            },
+            &[Mistake::Phantom],
+        );
+    }
+}

@@ -1,0 +1,141 @@
+//! What a producer is told to do: the same data in the ledger and on the producer's standard input.
+
+use fastrand::Rng;
+use serde::{Deserialize, Serialize};
+
+/// The domain of the Message-IDs by which mails are recognised.
+const DOMAIN: &str = "crash.test";
+
+/// One transaction.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Plan {
+    /// Which one.
+    pub number: u64,
+    /// Its mails.
+    pub mails: Vec<Mail>,
+    /// How it ends.
+    pub ending: Ending,
+}
+
+/// How a transaction ends, if its process lives that long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// It commits.
+    Commit,
+    /// It aborts before anything is prepared.
+    Abort,
+    /// It commits, and another participant votes no.
+    Refused,
+    /// It aborts when its mail is prepared already.
+    AbortPrepared,
+}
+
+/// One mail.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Mail {
+    /// What it is recognised by, wherever it turns up.
+    pub marker: String,
+    /// Who gets it.
+    pub recipients: Vec<String>,
+    /// How many lines its body has.
+    pub lines: u32,
+    /// Whether it is taken back by rolling back to a savepoint.
+    pub undone: bool,
+}
+
+impl Plan {
+    /// A transaction of 1 to 5 mails, of which about a third rolls back.
+    #[must_use]
+    pub fn draw(number: u64, random: &mut Rng) -> Self {
+        let ending = match random.u8(0..12) {
+            0 | 1 => Ending::Abort,
+            2 => Ending::Refused,
+            3 => Ending::AbortPrepared,
+            _ => Ending::Commit,
+        };
+        let with_savepoint = random.u8(0..5) == 0;
+        let count = if random.bool() { 1 } else { random.u64(2..=5) };
+        let mails = (0..count).map(|index| {
+            let undone = with_savepoint && index > 0 && random.bool();
+            let to = if random.u8(0..4) == 0 { random.u8(2..=3) } else { 1 };
+            Mail {
+                marker: format!("t{number}-m{index}"),
+                recipients: (0..to).map(|n| format!("r{n}@example.net")).collect(),
+                lines: if random.u8(0..20) == 0 {
+                    random.u32(500..1500)
+                } else {
+                    random.u32(0..20)
+                },
+                undone,
+            }
+        });
+        Self { number, mails: mails.collect(), ending }
+    }
+
+    /// The mails that are sent if it commits.
+    pub fn kept(&self) -> impl Iterator<Item = &Mail> {
+        self.mails.iter().filter(|mail| !mail.undone)
+    }
+}
+
+impl Mail {
+    /// Its bytes on the wire, the same for every copy.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut text = format!(
+            "From: Shop <shop@example.org>\r\nTo: {}\r\nSubject: {}\r\nMessage-ID: <{}@{DOMAIN}>\r\n\
+             Date: Tue, 24 Nov 2026 07:08:55 +0000\r\n\r\n",
+            self.recipients.join(", "),
+            self.marker,
+            self.marker
+        );
+        let mut random = Rng::with_seed(u64::from(self.lines));
+        for line in 0..self.lines {
+            // Lines that start with dots, or are nothing but a dot, are the ones that get lost.
+            let dots = ".".repeat(usize::from(random.u8(0..3)));
+            let fill = "x".repeat(random.usize(0..60));
+            text.push_str(&format!("{dots}{fill}{}\r\n", if dots.is_empty() { line } else { 0 }));
+        }
+        text.push_str(".\r\n..\r\nthe end\r\n");
+        text.into_bytes()
+    }
+}
+
+/// The marker of the mail with this Message-ID, if it is one of ours.
+#[must_use]
+pub fn marker_of(message_id: &str) -> Option<&str> {
+    message_id.strip_prefix('<')?.strip_suffix('>')?.strip_suffix(DOMAIN)?.strip_suffix('@')
+}
+
+/// The marker of a mail, by its header.
+#[must_use]
+pub fn marker_in(bytes: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(bytes);
+    let header = text.split("\r\n\r\n").next()?;
+    let line = header.lines().find_map(|line| line.strip_prefix("Message-ID: "))?;
+    marker_of(line.trim()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mail_is_recognised_by_its_bytes_and_by_its_message_id() {
+        let mut random = Rng::with_seed(1);
+        for number in 0..50 {
+            for mail in Plan::draw(number, &mut random).mails {
+                assert_eq!(marker_in(&mail.bytes()).as_deref(), Some(mail.marker.as_str()));
+                let id = format!("<{}@{DOMAIN}>", mail.marker);
+                assert_eq!(marker_of(&id), Some(mail.marker.as_str()));
+            }
+        }
+        assert_eq!(marker_of("<a@example.org>"), None);
+    }
+
+    #[test]
+    fn the_first_mail_of_a_transaction_is_never_undone() {
+        let mut random = Rng::with_seed(2);
+        assert!((0..500).all(|number| Plan::draw(number, &mut random).kept().next().is_some()));
+    }
+}
