@@ -9,6 +9,21 @@
 //! are crates of their own. They depend on this crate and not on each other, and meet only through
 //! the traits defined here, so that each can be replaced.
 //!
+//! What exists is valid: it was checked when it was made.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use sendmail_core::{Envelope, Message, Timestamp};
+//!
+//! let envelope = Envelope::parse("shop@example.org", ["alice@example.net"])?;
+//! let message = Message::from_raw(b"Subject: Hello\n\nHello.", Timestamp::EPOCH, "example.org")?;
+//! assert!(message.as_bytes().starts_with(b"Subject: Hello\r\n"));
+//! assert!(Envelope::parse("shop@example.org", ["alice@example.net\r\nDATA"]).is_err());
+//! # drop(envelope);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! **What is absent.** This crate does no I/O, starts no task, needs no runtime and reads no clock:
 //! whoever needs the time is given a [`Clock`].
 //!

@@ -4,6 +4,18 @@
 //! `sendmail-core`. Any number of processes may write to one queue and work on it at once; when one
 //! of them dies, whatever it had is free for the others at their next look.
 //!
+//! ```no_run
+//! # async fn example() -> sendmail_core::Result<()> {
+//! use sendmail_maildir::{MaildirOptions, MaildirStore};
+//!
+//! let store = MaildirStore::open("/var/spool/shop", MaildirOptions::default()).await?;
+//! for warning in store.warnings() {
+//!     eprintln!("{warning}");
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The directory is an ordinary Maildir that every mail reader opens, and zope.sendmail and
 //! repoze.sendmail may fill. Beside `tmp/`, `new/` and `cur/` it has these directories:
 //!

@@ -1,5 +1,17 @@
 //! What tests of a mail queue need: conformance suites for the traits of `sendmail-core`, a strict
 //! in-memory store, a scripted SMTP server, and a mailer for tests of applications.
+//!
+//! | you test | take |
+//! |---|---|
+//! | what mail your application writes | [`MemoryStore`], [`TestMailer`], [`ManualClock`] |
+//! | an SMTP client | [`smtp::ScriptedServer`], which misbehaves as its script says |
+//! | your own store | [`queue_store_suite!`], [`event_log_suite!`], [`queue_admin_suite!`], [`decision_suite!`], on a [`suite::QueueHarness`] |
+//! | your own mailer | [`mailer_suite!`], on a [`mailer_suite::MailerHarness`] |
+//! | your own data manager or event sink | [`data_manager_suite!`], [`event_sink_suite!`] |
+//!
+//! # Features
+//!
+//! * `tls`: STARTTLS and implicit TLS for the scripted server, with certificates made on the spot.
 
 mod clock;
 pub mod mailer_suite;

@@ -2,6 +2,7 @@
 //! here they meet the tree.
 
 mod arrows;
+mod pages;
 mod sources;
 
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use crate::shell::{self, Failure, Result, cargo, root};
 ///
 /// No crate depends on one that it must not know; each source file starts with its documentation, and
 /// each public item has some; there is no unsafe code; each member takes the lints of the workspace; no
-/// file names a path of one machine.
+/// file names a path of one machine; links between pages lead somewhere, and the tests that pages name
+/// exist.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {}
 
@@ -24,11 +26,18 @@ pub(crate) fn run() -> Result {
     let mut files = Vec::new();
     collect(&root, &mut files)?;
     files.sort();
+    let mut tree = pages::Tree::default();
+    let mut texts = Vec::new();
     for file in &files {
-        // What is not text has no rules.
-        let Ok(text) = std::fs::read_to_string(file) else { continue };
         let name = file.strip_prefix(&root).unwrap_or(file);
-        let found = sources::check(name, &text, &own);
+        // What is not text has no rules.
+        let text = std::fs::read_to_string(file).ok();
+        tree.add(name, text.as_deref());
+        texts.extend(text.map(|text| (name, text)));
+    }
+    for (name, text) in &texts {
+        let mut found = sources::check(name, text, &own);
+        found.extend(pages::check(name, text, &tree));
         problems.extend(found.into_iter().map(|problem| format!("{}: {problem}", name.display())));
     }
     if problems.is_empty() {
