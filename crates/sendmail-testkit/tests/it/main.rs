@@ -6,4 +6,5 @@ mod harness;
 mod ledger;
 mod memory;
 mod strict;
+mod test_mailer;
 mod wrong_store;
