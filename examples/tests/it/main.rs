@@ -10,6 +10,7 @@ mod drop_folder;
 mod event_handler;
 #[path = "../../processor_task.rs"]
 mod processor_task;
+mod send_py;
 #[path = "../../tests_with_testkit.rs"]
 mod tests_with_testkit;
 #[path = "../../transactional.rs"]
