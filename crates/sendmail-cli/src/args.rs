@@ -25,8 +25,21 @@ pub(crate) struct Arguments {
     /// Print JSON, one object a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// How much is told on standard error about what goes on inside
+    #[arg(long, global = true, value_enum, default_value = "warn", env = "SENDMAIL_LOG")]
+    pub(crate) log: LogLevel,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LogLevel {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
 }
 
 const EXIT_CODES: &str = "\

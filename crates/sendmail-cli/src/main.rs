@@ -7,6 +7,7 @@ mod args;
 mod commands;
 mod config;
 mod exit;
+mod log;
 mod output;
 mod relay;
 mod setup;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         }
     };
     let output = Output::new(arguments.json);
+    log::start(arguments.log, arguments.json);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output.failure(&Failure::system("start the runtime", &error)),
