@@ -9,6 +9,7 @@ use sendmail_maildir::{MaildirOptions, MaildirStore};
 use sendmail_txn::{QueuedDelivery, TransactionManager};
 
 use crate::Result;
+use crate::plan::message_id;
 
 /// Puts `count` messages of about `length` bytes into the queue, `at_once` of them in one transaction.
 ///
@@ -41,14 +42,15 @@ pub async fn fill(queue: &Path, count: usize, length: usize, at_once: usize) -> 
 fn message(number: usize, length: usize) -> Result<Message> {
     let mut text = format!(
         "From: a@example.org\r\nTo: b@example.net\r\nSubject: number {number}\r\n\
-         Message-ID: <{number}@fill.test>\r\nDate: Tue, 24 Nov 2026 07:08:55 +0000\r\n\r\n"
+         Message-ID: {}\r\nDate: Tue, 24 Nov 2026 07:08:55 +0000\r\n\r\n",
+        message_id(&format!("f{number}"))
     );
     while text.len() < length {
         let line = "x".repeat((length - text.len()).clamp(2, 72) - 2);
         text.push_str(&line);
         text.push_str("\r\n");
     }
-    Ok(Message::from_raw(text.as_bytes(), SystemClock.now(), "fill.test")?)
+    Ok(Message::from_raw(text.as_bytes(), SystemClock.now(), "crash.test")?)
 }
 
 #[cfg(test)]
