@@ -5,6 +5,7 @@
 //! done the rest is delivered in peace, and everything is compared.
 
 mod drain;
+mod group;
 mod processors;
 mod producers;
 mod strikes;
@@ -18,11 +19,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::Result;
 use crate::ledger::{Account, Ledger};
 use crate::plan::Plan;
+use crate::producer::Progress;
 use crate::queue::Queue;
 use crate::relay::{Pace, Relay, Sign};
 use processors::Processors;
 use producers::{Producers, Word};
-use strikes::{Strike, Strikes, Victim};
+use strikes::{Blow, Strike, Strikes, Victim};
 
 /// How large a crash test is.
 #[derive(Debug, Clone)]
@@ -67,8 +69,11 @@ impl Report {
 const PRODUCERS: usize = 3;
 const PROCESSORS: usize = 3;
 /// How long the relay takes, so that there is always something in flight.
-const PACE: Pace =
-    Pace { command: Duration::from_micros(800), dot: (Duration::ZERO, Duration::from_millis(25)) };
+const PACE: Pace = Pace {
+    command: Duration::from_micros(800),
+    dot: (Duration::ZERO, Duration::from_millis(25)),
+    deferred_percent: 4,
+};
 
 /// Runs it; `tell` hears of the progress.
 ///
@@ -142,16 +147,16 @@ impl Run<'_> {
 
     /// Keeps the numbers of producers and processors up; whoever ended without being killed is trouble.
     fn keep_up(&mut self) -> Result<()> {
-        self.trouble.extend(self.producers.buried()?);
-        self.trouble.extend(self.processors.buried()?);
-        while self.producers.count() < PRODUCERS {
+        self.trouble.extend(self.producers.group.buried()?);
+        self.trouble.extend(self.processors.group.buried()?);
+        while self.producers.group.members().len() < PRODUCERS {
             self.producers.start()?;
         }
-        while self.processors.count() < PROCESSORS {
-            let name = self.processors.start()?;
-            self.ledger.begins(&name, u64::from(Processors::CONNECTIONS));
+        while self.processors.group.members().len() < PROCESSORS {
+            self.start_processor()?;
         }
-        self.processors.continue_those_due()
+        self.producers.group.continue_those_due()?;
+        self.processors.group.continue_those_due()
     }
 
     /// Gives producers their next transactions: as many as keep step with the kills.
@@ -185,31 +190,68 @@ impl Run<'_> {
     async fn carry_out(&mut self, strike: Strike) -> Result<()> {
         match strike.victim {
             Victim::Producer(which) => {
-                let Some(producer) = self.producers.nth(which) else { return Ok(()) };
+                let Some(producer) = self.producers.group.nth(which) else { return Ok(()) };
                 if strike.awaits_sign {
                     self.hear_of_commit(producer).await;
                 }
                 tokio::time::sleep(strike.delay).await;
-                self.producers.kill(producer)?;
-                self.kills.0 += 1;
+                match strike.blow {
+                    Blow::Stop(pause) => self.stop_producer(producer, pause)?,
+                    Blow::Kill => self.kill_producer(producer)?,
+                    Blow::KillTwice(after) => {
+                        self.kill_producer(producer)?;
+                        let next = self.producers.start()?;
+                        tokio::time::sleep(after).await;
+                        self.kill_producer(next)?;
+                    }
+                }
             }
             Victim::Processor(which) => {
-                let Some(name) = self.processors.nth(which) else { return Ok(()) };
+                let Some(id) = self.processors.group.nth(which) else { return Ok(()) };
                 if strike.awaits_sign {
-                    self.hear_of_dot(&name).await;
+                    self.hear_of_dot(id).await;
                 }
                 tokio::time::sleep(strike.delay).await;
-                self.ledger.is_killed(&name, crate::now_ms());
-                self.processors.kill(&name)?;
-                self.kills.1 += 1;
-            }
-            Victim::Stopped(which, pause) => {
-                let Some(name) = self.processors.nth(which) else { return Ok(()) };
-                self.processors.stop(&name, pause)?;
-                self.kills.2 += 1;
+                match strike.blow {
+                    Blow::Stop(pause) => self.stop_processor(id, pause)?,
+                    Blow::Kill => self.kill_processor(id)?,
+                    Blow::KillTwice(after) => {
+                        self.kill_processor(id)?;
+                        let next = self.start_processor()?;
+                        tokio::time::sleep(after).await;
+                        self.kill_processor(next)?;
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    fn kill_producer(&mut self, producer: u64) -> Result<()> {
+        self.kills.0 += 1;
+        self.producers.kill(producer)
+    }
+
+    fn kill_processor(&mut self, id: u64) -> Result<()> {
+        self.kills.1 += 1;
+        self.ledger.is_killed(&Processors::name(id), crate::now_ms());
+        self.processors.group.kill(id).map(drop)
+    }
+
+    fn stop_producer(&mut self, producer: u64, pause: Duration) -> Result<()> {
+        self.kills.2 += 1;
+        self.producers.group.stop(producer, pause)
+    }
+
+    fn stop_processor(&mut self, id: u64, pause: Duration) -> Result<()> {
+        self.kills.2 += 1;
+        self.processors.group.stop(id, pause)
+    }
+
+    fn start_processor(&mut self) -> Result<u64> {
+        let id = self.processors.start()?;
+        self.ledger.begins(&Processors::name(id), u64::from(Processors::CONNECTIONS));
+        Ok(id)
     }
 
     /// Notes what processes and relay say, for at most `time`.
@@ -227,8 +269,8 @@ impl Run<'_> {
     }
 
     /// Waits until the relay has read a final dot from this processor; not for long.
-    async fn hear_of_dot(&mut self, name: &str) {
-        let client = format!("{name}.test");
+    async fn hear_of_dot(&mut self, id: u64) {
+        let client = format!("{}.test", Processors::name(id));
         let wanted = |heard: &Heard| match heard {
             Heard::Relay(Sign::Dot(from) | Sign::Replied(from)) => *from == client,
             Heard::Committing(_) | Heard::Other => false,
@@ -257,11 +299,11 @@ impl Run<'_> {
         self.producers.note(&word);
         let Word { producer, number, progress, remark } = word;
         self.ledger.progress(number, progress);
-        if progress == producers::Progress::Committing {
+        if progress == Progress::Committing {
             return Heard::Committing(producer);
         }
-        let failed = progress != producers::Progress::Committed && self.ledger.is_to_commit(number);
-        if failed || progress == producers::Progress::Committed && !remark.is_empty() {
+        let failed = progress != Progress::Committed && self.ledger.is_to_commit(number);
+        if failed || progress == Progress::Committed && !remark.is_empty() {
             self.trouble.push(format!("transaction {number}: {progress:?}: {remark}"));
         }
         Heard::Other

@@ -413,6 +413,7 @@ impl fmt::Display for Account {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::message_id;
 
     /// Two mails in one transaction, which committed; sent by two processors, the first of which died.
     struct Case {
@@ -438,7 +439,7 @@ mod tests {
             at_ms,
             kind: kind.to_owned(),
             id: marker.to_owned(),
-            message_id: format!("<{marker}@crash.test>"),
+            message_id: message_id(marker),
             recipient: "a@example.net".to_owned(),
             attempt: 1,
         }

@@ -4,12 +4,16 @@
 //! **What is absent.** Nothing here looks into a queue's directory or its journal: what became of a
 //! message is judged by what the command line prints, and by what a relay received.
 
+pub mod claimer;
 pub mod crash;
+pub mod fill;
 pub mod ledger;
 pub mod plan;
+pub mod process;
 pub mod producer;
 pub mod programs;
 pub mod queue;
+pub mod race;
 pub mod relay;
 
 use std::time::{SystemTime, UNIX_EPOCH};

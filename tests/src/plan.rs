@@ -83,22 +83,28 @@ impl Mail {
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let mut text = format!(
-            "From: Shop <shop@example.org>\r\nTo: {}\r\nSubject: {}\r\nMessage-ID: <{}@{DOMAIN}>\r\n\
+            "From: Shop <shop@example.org>\r\nTo: {}\r\nSubject: {}\r\nMessage-ID: {}\r\n\
              Date: Tue, 24 Nov 2026 07:08:55 +0000\r\n\r\n",
             self.recipients.join(", "),
             self.marker,
-            self.marker
+            message_id(&self.marker)
         );
         let mut random = Rng::with_seed(u64::from(self.lines));
-        for line in 0..self.lines {
+        for _ in 0..self.lines {
             // Lines that start with dots, or are nothing but a dot, are the ones that get lost.
             let dots = ".".repeat(usize::from(random.u8(0..3)));
             let fill = "x".repeat(random.usize(0..60));
-            text.push_str(&format!("{dots}{fill}{}\r\n", if dots.is_empty() { line } else { 0 }));
+            text.push_str(&format!("{dots}{fill}\r\n"));
         }
         text.push_str(".\r\n..\r\nthe end\r\n");
         text.into_bytes()
     }
+}
+
+/// The Message-ID of the mail with this marker.
+#[must_use]
+pub fn message_id(marker: &str) -> String {
+    format!("<{marker}@{DOMAIN}>")
 }
 
 /// The marker of the mail with this Message-ID, if it is one of ours.
@@ -126,8 +132,7 @@ mod tests {
         for number in 0..50 {
             for mail in Plan::draw(number, &mut random).mails {
                 assert_eq!(marker_in(&mail.bytes()).as_deref(), Some(mail.marker.as_str()));
-                let id = format!("<{}@{DOMAIN}>", mail.marker);
-                assert_eq!(marker_of(&id), Some(mail.marker.as_str()));
+                assert_eq!(marker_of(&message_id(&mail.marker)), Some(mail.marker.as_str()));
             }
         }
         assert_eq!(marker_of("<a@example.org>"), None);

@@ -89,7 +89,8 @@ impl Queue {
         let beside = self.path.parent().unwrap_or(&self.path);
         let config = beside.join(format!("{}.toml", processor.name));
         let text = format!(
-            "[relay]\nurl = \"smtp://{}\"\nhello_name = \"{}.test\"\nmax_connections = {}\n",
+            "[relay]\nurl = \"smtp://{}\"\nhello_name = \"{}.test\"\nmax_connections = {}\n\n\
+             [delivery]\nfirst_retry = \"1s\"\n",
             processor.relay, processor.name, processor.connections
         );
         std::fs::write(&config, text)?;

@@ -3,7 +3,6 @@
 //! It is slow at random moments, so that a process that is killed is often killed in the short time
 //! between the final dot and its record of the reply.
 
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::net::SocketAddr;
@@ -27,6 +26,8 @@ pub struct Pace {
     pub command: Duration,
     /// The shortest and the longest wait between the final dot and its reply.
     pub dot: (Duration, Duration),
+    /// Of a hundred recipients, and of a hundred messages, how many it asks to come back later with.
+    pub deferred_percent: u8,
 }
 
 /// One message that arrived whole.
@@ -58,21 +59,14 @@ pub enum Sign {
 pub struct Relay {
     /// Where it listens.
     pub address: SocketAddr,
-    received: Arc<Mutex<Received>>,
+    received: Arc<Mutex<Vec<Copy>>>,
     accepting: JoinHandle<()>,
-}
-
-#[derive(Debug, Default)]
-struct Received {
-    copies: Vec<Copy>,
-    /// For each client how many of its messages have come so far that a reply may be due.
-    in_flight: HashMap<String, u64>,
 }
 
 /// What every connection shares.
 #[derive(Clone)]
 struct Shared {
-    received: Arc<Mutex<Received>>,
+    received: Arc<Mutex<Vec<Copy>>>,
     pace: Pace,
     signs: Option<UnboundedSender<Sign>>,
 }
@@ -90,7 +84,7 @@ impl Relay {
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
-        let received = Arc::new(Mutex::default());
+        let received = Arc::new(Mutex::<Vec<Copy>>::default());
         let shared = Shared { received: Arc::clone(&received), pace, signs };
         let mut random = Rng::with_seed(seed);
         let accepting = tokio::spawn(async move {
@@ -110,19 +104,13 @@ impl Relay {
     /// Everything that arrived so far.
     #[must_use]
     pub fn copies(&self) -> Vec<Copy> {
-        lock(&self.received).copies.clone()
+        lock(&self.received).clone()
     }
 
     /// How many messages arrived so far.
     #[must_use]
     pub fn count(&self) -> usize {
-        lock(&self.received).copies.len()
-    }
-
-    /// How many messages this client has begun and not had answered.
-    #[must_use]
-    pub fn in_flight(&self, client: &str) -> u64 {
-        lock(&self.received).in_flight.get(client).copied().unwrap_or_default()
+        lock(&self.received).len()
     }
 }
 
@@ -140,7 +128,7 @@ pub fn digest(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-fn lock(received: &Mutex<Received>) -> MutexGuard<'_, Received> {
+fn lock(received: &Mutex<Vec<Copy>>) -> MutexGuard<'_, Vec<Copy>> {
     received.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -184,9 +172,16 @@ impl Session {
                     self.reply("250 2.0.0 ok").await?;
                 }
                 "RCPT" => {
-                    let address = text.split(['<', '>']).nth(1).unwrap_or_default();
-                    self.recipients.push(address.to_owned());
-                    self.reply("250 2.1.5 ok").await?;
+                    if self.defers() {
+                        self.reply("450 4.2.1 later").await?;
+                    } else {
+                        let address = text.split(['<', '>']).nth(1).unwrap_or_default();
+                        self.recipients.push(address.to_owned());
+                        self.reply("250 2.1.5 ok").await?;
+                    }
+                }
+                "DATA" if self.recipients.is_empty() => {
+                    self.reply("503 5.5.1 for whom?").await?;
                 }
                 "DATA" => self.data().await?,
                 "QUIT" => return self.reply("221 2.0.0 bye").await,
@@ -197,14 +192,8 @@ impl Session {
 
     async fn data(&mut self) -> io::Result<()> {
         self.reply("354 go on").await?;
-        self.count(1);
-        let arrived = self.body().await;
-        let answered = match arrived {
-            Ok(bytes) => self.take(&bytes).await,
-            Err(error) => Err(error),
-        };
-        self.count(-1);
-        answered
+        let bytes = self.body().await?;
+        self.take(&bytes).await
     }
 
     /// Reads up to the final dot, and takes the dots off.
@@ -227,6 +216,9 @@ impl Session {
 
     /// Remembers the copy, and only then says that it was taken.
     async fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.defers() {
+            return self.reply("451 4.3.0 later").await;
+        }
         let copy = Copy {
             marker: marker_in(bytes),
             recipients: std::mem::take(&mut self.recipients),
@@ -234,7 +226,7 @@ impl Session {
             at_ms: now_ms(),
             digest: digest(bytes),
         };
-        lock(&self.shared.received).copies.push(copy);
+        lock(&self.shared.received).push(copy);
         self.tell(Sign::Dot(self.client.clone()));
         self.wait(self.shared.pace.dot).await;
         self.reply("250 2.0.0 taken").await?;
@@ -242,10 +234,8 @@ impl Session {
         Ok(())
     }
 
-    fn count(&self, change: i64) {
-        let mut received = lock(&self.shared.received);
-        let count = received.in_flight.entry(self.client.clone()).or_default();
-        *count = count.saturating_add_signed(change);
+    fn defers(&mut self) -> bool {
+        self.random.u8(0..100) < self.shared.pace.deferred_percent
     }
 
     fn tell(&self, sign: Sign) {

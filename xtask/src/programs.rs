@@ -6,11 +6,14 @@ use crate::shell::{Result, cargo, run};
 /// Runs the benchmarks, side by side with what they are compared with, in one run.
 #[derive(clap::Args)]
 pub(crate) struct Bench {
-    /// Which ones; all of them if none is named
+    /// Which ones, `enqueue` or `drain`; all of them if none is named
     names: Vec<String>,
     /// Fewer and smaller rounds: whether it works, not how fast it is
     #[arg(long)]
     quick: bool,
+    /// Print JSON, one object a line
+    #[arg(long)]
+    json: bool,
 }
 
 /// Kills producers and processors at random moments, and compares the ledgers.
@@ -36,6 +39,7 @@ pub(crate) struct CrashTest {
 pub(crate) fn bench(arguments: &Bench) -> Result {
     let mut words = arguments.names.clone();
     words.extend(arguments.quick.then(|| "--quick".to_owned()));
+    words.extend(arguments.json.then(|| "--json".to_owned()));
     program("sendmail-bench", &words)
 }
 

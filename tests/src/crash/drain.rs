@@ -13,13 +13,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Run<'_> {
     pub(super) async fn finish(mut self, tell: &impl Fn(&str)) -> Result<Report> {
-        self.processors.continue_all()?;
+        self.producers.group.continue_all()?;
+        self.processors.group.continue_all()?;
         self.trouble.extend(self.producers.finish().await?);
         while let Ok(word) = self.words.try_recv() {
             self.note(word);
         }
         let released = self.drain(tell).await?;
-        self.trouble.extend(self.processors.buried()?);
+        self.trouble.extend(self.processors.group.buried()?);
         self.trouble.extend(self.processors.finish().await?);
         if !self.queue.recover().await? {
             self.trouble.push("something stays in doubt although nobody is left".to_owned());

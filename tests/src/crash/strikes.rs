@@ -1,24 +1,35 @@
-//! Who is killed when.
+//! Who is hit when, and how.
 
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-/// Whom it hits.
+/// Whom it hits, by the place among those that live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Victim {
-    /// A producer, by its place among those that live.
+    /// A producer.
     Producer(usize),
     /// A processor.
     Processor(usize),
-    /// A processor, which is not killed but stopped for a while.
-    Stopped(usize, Duration),
 }
 
-/// One kill.
+/// What is done to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blow {
+    /// It is killed.
+    Kill,
+    /// It is killed, and so is the one that takes its place, this long after it began: while it takes
+    /// over, if it is a processor.
+    KillTwice(Duration),
+    /// It is stopped in whatever it does, for a while.
+    Stop(Duration),
+}
+
+/// One of them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Strike {
     pub(crate) victim: Victim,
+    pub(crate) blow: Blow,
     /// Whether it waits until the victim is in one of the moments that matter: in a commit, or between
     /// the final dot and its record of the reply.
     pub(crate) awaits_sign: bool,
@@ -45,15 +56,19 @@ impl Strikes {
     }
 
     pub(crate) fn next(&mut self) -> Strike {
-        let pause = Duration::from_millis(self.random.u64(1..=Self::PAUSE_MS));
-        self.next = Instant::now() + pause;
-        let which = self.random.usize(0..100);
-        let victim = match self.random.u8(0..10) {
-            0..4 => Victim::Producer(which),
-            4..9 => Victim::Processor(which),
-            _ => Victim::Stopped(which, Duration::from_millis(self.random.u64(50..2500))),
+        let random = &mut self.random;
+        self.next = Instant::now() + Duration::from_millis(random.u64(1..=Self::PAUSE_MS));
+        let which = random.usize(0..100);
+        let victim = match random.u8(0..5) {
+            0 | 1 => Victim::Producer(which),
+            _ => Victim::Processor(which),
         };
-        let awaits_sign = self.random.u8(0..3) > 0;
-        Strike { victim, awaits_sign, delay: Duration::from_micros(self.random.u64(0..6000)) }
+        let blow = match random.u8(0..8) {
+            0 => Blow::Stop(Duration::from_millis(random.u64(50..2500))),
+            1 => Blow::KillTwice(Duration::from_micros(random.u64(0..40_000))),
+            _ => Blow::Kill,
+        };
+        let awaits_sign = random.u8(0..3) > 0;
+        Strike { victim, blow, awaits_sign, delay: Duration::from_micros(random.u64(0..6000)) }
     }
 }

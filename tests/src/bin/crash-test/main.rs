@@ -12,7 +12,11 @@ use std::time::Instant;
 use clap::{Parser, Subcommand};
 use sendmail_core::{EntryState, Filter, QueueAdmin as _};
 use sendmail_maildir::{MaildirOptions, MaildirStore};
-use sendmail_tests::{Result, crash, producer};
+use sendmail_tests::race::Owner;
+use sendmail_tests::{Result, claimer, crash, producer, race};
+
+/// How many messages several processes race for.
+const RACE_MESSAGES: usize = 20_000;
 
 /// Kills producers and processors at random moments, and compares the ledgers.
 #[derive(Parser)]
@@ -40,6 +44,9 @@ enum Role {
     /// Runs the transactions that standard input tells it
     #[command(hide = true)]
     Producer { queue: PathBuf },
+    /// Claims messages and says which
+    #[command(hide = true)]
+    Claimer { queue: PathBuf, first: usize },
     /// Releases everything that is held
     #[command(hide = true)]
     Release { queue: PathBuf },
@@ -50,6 +57,7 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.role {
         Some(Role::Producer { queue }) => producer::run(queue).await.map(|()| true),
+        Some(Role::Claimer { queue, first }) => claimer::run(queue, *first).await.map(|()| true),
         Some(Role::Release { queue }) => release(queue).await.map(|()| true),
         None => test(&arguments).await,
     };
@@ -64,6 +72,30 @@ async fn main() -> ExitCode {
 }
 
 async fn test(arguments: &Arguments) -> Result<bool> {
+    Ok(fight(arguments).await? & race(arguments.long).await?)
+}
+
+/// Several processes race for the messages of one that dies, of one that is stopped, and of nobody.
+async fn race(long: bool) -> Result<bool> {
+    let takeovers = if long { 20 } else { 1 };
+    let mut races = vec![(Owner::Killed, RACE_MESSAGES); takeovers];
+    races.extend([(Owner::Stopped, RACE_MESSAGES / 5), (Owner::None, RACE_MESSAGES / 5)]);
+    for (owner, messages) in races {
+        let folder = tempfile::Builder::new().prefix("crash-test-").tempdir()?;
+        let begin = Instant::now();
+        let program = std::env::current_exe()?;
+        let outcome = race::run(&program, folder.path(), messages, owner).await?;
+        let seconds = begin.elapsed().as_secs_f64();
+        println!("race, owner {owner:?}: {outcome}, in {seconds:.1} s");
+        if !outcome.is_clean() {
+            println!("failed: the queue is kept in {}", folder.keep().display());
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+async fn fight(arguments: &Arguments) -> Result<bool> {
     let (kills, mails) = if arguments.long { (10_000, 200_000) } else { (200, 5000) };
     let folder = tempfile::Builder::new().prefix("crash-test-").tempdir()?;
     let options = crash::Options {

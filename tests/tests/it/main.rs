@@ -1,0 +1,7 @@
+//! The whole way of a message with real processes: `sendmail-queue`, and what works on its queue.
+
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
+
+mod crashes;
+mod races;
+mod takeover;
