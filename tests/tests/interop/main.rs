@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
 
 mod delivery;
+mod foreign;
 mod readers;
 mod support;
