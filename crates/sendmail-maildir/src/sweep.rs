@@ -7,6 +7,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rustix::fs::FileType;
 use sendmail_core::{Decision, Discard, Error, QueueId, Result, SweepReport};
 
 use crate::disk::{Dir, Name};
@@ -178,9 +179,11 @@ impl Queue {
         Ok(removed)
     }
 
-    /// Whether a file's last change, its renames included, is longer ago than `age`.
+    /// Whether a file's last change, its renames included, is longer ago than `age`. A directory is
+    /// no left-over: mail readers make some in each of ours.
     fn is_older(&self, dir: &Dir, name: &[u8], age: Duration) -> io::Result<bool> {
         match dir.stat(name) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => Ok(false),
             Ok(stat) => {
                 let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
                 Ok(self.now().as_secs().saturating_sub(stat.st_ctime) > age)
