@@ -4,5 +4,7 @@
 
 mod delivery;
 mod foreign;
+mod hostile;
 mod readers;
+mod smuggling;
 mod support;

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::demand;
+use super::{demand, files_in};
 
 /// A stock Postfix that relays everything to another server. It is stopped when it is dropped.
 pub(crate) struct Postfix {
@@ -97,6 +97,13 @@ impl Postfix {
         command.arg("-c").arg(self.folder()).arg(what);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().unwrap().success()
+    }
+
+    /// Whether it has nothing left to do.
+    pub(crate) fn is_idle(&self) -> bool {
+        let folders = ["maildrop", "incoming", "active", "deferred"];
+        let files = |folder| files_in(&self.folder().join("queue").join(folder));
+        folders.iter().all(|folder| files(folder).is_empty())
     }
 
     pub(crate) fn log(&self) -> String {
