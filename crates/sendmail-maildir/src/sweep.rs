@@ -71,7 +71,7 @@ impl Queue {
                     self.forget_own(&manifest)?;
                 }
                 Decision::Aborted => {
-                    self.discard(&ids, Discard::Aborted)?;
+                    self.discard_of_the_dead(&ids)?;
                     let dir = self.own_staged().map_err(trouble)?;
                     let name = manifest_name(manifest.transaction, manifest.owner);
                     gone(dir.unlink(&name)).map_err(trouble)?;
@@ -88,9 +88,16 @@ impl Queue {
             .collect();
         if !orphans.is_empty() {
             // Nobody decided for them, and nobody can any more.
-            self.discard(&orphans, Discard::Aborted)?;
+            self.discard_of_the_dead(&orphans)?;
             report.removed += orphans.len();
         }
+        Ok(())
+    }
+
+    /// As recovery does, whichever of the two comes first: what is whole is kept for some days and told.
+    fn discard_of_the_dead(&self, ids: &[QueueId]) -> Result<()> {
+        let events = self.discard(ids, Discard::Fenced)?;
+        self.keep_events(events);
         Ok(())
     }
 
