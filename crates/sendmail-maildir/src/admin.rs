@@ -112,7 +112,14 @@ impl Queue {
         let name = match MessageName::decode(file) {
             Some(name) => name,
             None if state == EntryState::Queued => {
-                let content = dir.read(file, self.options.max_message_len as u64).ok()?;
+                let content = match dir.read(file, self.options.max_message_len as u64) {
+                    Ok(content) => content,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+                    Err(error) => {
+                        self.set_aside(dir, file, &error.to_string());
+                        return None;
+                    }
+                };
                 MessageName { foreign: true, ..MessageName::new(foreign::id(file, &content)) }
             }
             None => return None,

@@ -13,7 +13,7 @@ use sendmail_core::{
     Loaded, MailEvent, MailEventKind, MessageId, QueueId, Recipient, Result, Step, Timestamp,
 };
 
-use crate::disk::{Dir, Kind, Name};
+use crate::disk::{Dir, Kind, Name, Stat};
 use crate::foreign::{self, ForeignError};
 use crate::format::{self, FormatError};
 use crate::journal::record::Record;
@@ -211,27 +211,15 @@ impl Queue {
         dir: &Dir,
         file: &[u8],
     ) -> std::result::Result<(Held, Content), Misfit> {
-        let version = version(dir, file)?;
+        let stat = dir.stat(file).map_err(|_| Misfit::Gone)?;
+        let version = version(file, &stat);
         if self.is_left_alone(&version) {
             return Err(Misfit::Gone);
         }
+        self.check_owner(dir, file)?;
+        let written = modified(&stat);
         let lock_name = [b".sending-", file].concat();
-        match dir.link(file, &lock_name) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Misfit::Gone),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let locked = dir.stat(&lock_name).map_err(|_| Misfit::Gone)?;
-                if self.now().as_secs() - locked.st_mtime < ZOPE_LOCK_LIFETIME {
-                    // Another program is sending it.
-                    return Err(Misfit::Gone);
-                }
-                // Forgotten by a process that died. Removing it loses nothing: it is a second name.
-                dir.unlink(&lock_name).map_err(|error| stays(&error))?;
-                dir.link(file, &lock_name).map_err(|_| Misfit::Gone)?;
-            }
-            // A file system without links, or a name that is too long for the lock's.
-            Err(error) => return Err(stays(&error)),
-        }
+        let touched = self.lock_foreign(dir, file, &lock_name, &stat)?;
         let claim = || {
             let bytes = read_limited(dir, file, self.options.max_message_len)?;
             let name = MessageName { foreign: true, ..MessageName::new(foreign::id(file, &bytes)) };
@@ -240,7 +228,6 @@ impl Queue {
                     "another file with the same id is being sent".to_owned(),
                 ));
             }
-            let written = written_at(dir, file);
             let content = decode_foreign(&bytes, name, written).map_err(|error| match error {
                 ForeignError::NoEnvelope => {
                     self.leave_alone(&version);
@@ -248,16 +235,55 @@ impl Queue {
                 }
                 other => Misfit::Damaged(other.to_string()),
             })?;
-            self.check_owner(dir, file)?;
             let name = MessageName { told: true, ..name };
             let worker = self.worker().map_err(|error| stays(&error))?;
             rename(dir, file, &worker.dir, &name.encode())?;
+            if touched {
+                // When it was written is when it was queued. If this fails its life begins anew.
+                let _ = worker.dir.set_modified(&name.encode(), Some(&stat));
+            }
             Ok((self.hold(name, &content), content))
         };
         let result = claim();
+        if touched && result.is_err() {
+            let _ = dir.set_modified(file, Some(&stat));
+        }
         // With the file gone the lock locks nothing; with the file left it must not stay.
         let _ = dir.unlink(&lock_name);
         result
+    }
+
+    /// Takes zope.sendmail's lock on a file. Returns whether the file's time had to be changed for it.
+    fn lock_foreign(
+        &self,
+        dir: &Dir,
+        file: &[u8],
+        lock_name: &[u8],
+        stat: &Stat,
+    ) -> std::result::Result<bool, Misfit> {
+        match dir.stat(lock_name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // No program can make the lock, so none has it.
+            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => return Ok(false),
+            Err(error) => return Err(stays(&error)),
+            Ok(locked) if self.now().as_secs() - locked.st_mtime < ZOPE_LOCK_LIFETIME => {
+                // Another program is sending it.
+                return Err(Misfit::Gone);
+            }
+            // Forgotten by a process that died. Removing it loses nothing: it is a second name.
+            Ok(_) => dir.unlink(lock_name).map_err(|error| stays(&error))?,
+        }
+        // The lock is as old as the file that it is a name of, and one that is old counts as forgotten.
+        let touch = self.now().as_secs() - stat.st_mtime > ZOPE_LOCK_LIFETIME / 3
+            && dir.set_modified(file, None).is_ok();
+        match dir.link(file, lock_name) {
+            Ok(()) => Ok(touch),
+            Err(error) => Err(match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists => Misfit::Gone,
+                // A file system without links.
+                _ => stays(&error),
+            }),
+        }
     }
 
     fn check_owner(&self, dir: &Dir, file: &[u8]) -> std::result::Result<(), Misfit> {
@@ -481,17 +507,19 @@ fn stays(error: &io::Error) -> Misfit {
 }
 
 /// A name for a file as it is now: once it is written to, it has another one.
-fn version(dir: &Dir, file: &[u8]) -> std::result::Result<Vec<u8>, Misfit> {
-    let stat = dir.stat(file).map_err(|_| Misfit::Gone)?;
+fn version(file: &[u8], stat: &Stat) -> Vec<u8> {
     let (inode, size) = (stat.st_ino, stat.st_size);
     let written = format!("/{inode}/{size}/{}/{}", stat.st_mtime, stat.st_mtime_nsec);
-    Ok([file, written.as_bytes()].concat())
+    [file, written.as_bytes()].concat()
 }
 
 /// When a file was last written, which does not change by being renamed or read.
 pub(crate) fn written_at(dir: &Dir, file: &[u8]) -> Timestamp {
-    let seconds = dir.stat(file).map_or(0, |stat| stat.st_mtime);
-    Timestamp::from_millis(seconds.saturating_mul(1000))
+    dir.stat(file).map_or(Timestamp::EPOCH, |stat| modified(&stat))
+}
+
+fn modified(stat: &Stat) -> Timestamp {
+    Timestamp::from_millis(stat.st_mtime.saturating_mul(1000))
 }
 
 fn decode_foreign(

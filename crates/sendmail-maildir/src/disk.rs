@@ -11,6 +11,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+pub(crate) use rustix::fs::Stat;
 use rustix::fs::{self as sys, AtFlags, FileType, Mode, OFlags, RenameFlags};
 
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -168,8 +169,21 @@ impl Dir {
     }
 
     /// What `name` is, without following it.
-    pub(crate) fn stat(&self, name: &[u8]) -> io::Result<sys::Stat> {
+    pub(crate) fn stat(&self, name: &[u8]) -> io::Result<Stat> {
         Ok(sys::statat(&self.fd, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Sets when `name` was last written: to what `stat` says, or to now.
+    pub(crate) fn set_modified(&self, name: &[u8], stat: Option<&Stat>) -> io::Result<()> {
+        let keep = sys::Timespec { tv_sec: 0, tv_nsec: sys::UTIME_OMIT };
+        let now = sys::Timespec { tv_sec: 0, tv_nsec: sys::UTIME_NOW };
+        let modified = stat.map_or(now, |stat| sys::Timespec {
+            tv_sec: stat.st_mtime,
+            tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
+        });
+        let times = sys::Timestamps { last_access: keep, last_modification: modified };
+        let name = OsStr::from_bytes(name);
+        Ok(sys::utimensat(&self.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     /// Whether `name` exists, whatever it is.

@@ -60,6 +60,9 @@ pub(crate) fn decode(
         }
     }
     kept.extend_from_slice(body);
+    if found[0][1].is_some() && holds_envelope_of_zope(body) {
+        return Err(ForeignError::Envelope("another envelope stands in the message".to_owned()));
+    }
     let [from, to] =
         found.into_iter().find(|pair| pair[1].is_some()).ok_or(ForeignError::NoEnvelope)?;
     let (from, to) = (from.ok_or(ForeignError::NoEnvelope)?, to.ok_or(ForeignError::NoEnvelope)?);
@@ -77,6 +80,28 @@ pub(crate) fn decode(
     let message = Message::from_raw_or(&kept, written, minted)
         .map_err(|error| ForeignError::Message(error.to_string()))?;
     Ok((envelope, message))
+}
+
+/// Whether zope.sendmail's own envelope field stands behind the header.
+///
+/// It writes senders as they are: one that brings a recipient field and an empty line along pushes the
+/// true field into the body. There it is followed by the true header, which zope.sendmail never leaves
+/// without a Message-ID; a mail that only speaks of such fields is hardly like that.
+fn holds_envelope_of_zope(body: &[u8]) -> bool {
+    let begins = |line: &[u8], name: &[u8]| {
+        line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+    };
+    let mut inside = false;
+    for line in body.split(|byte| *byte == b'\n') {
+        if begins(line, b"X-Zope-To:") {
+            inside = true;
+        } else if inside && begins(line, b"Message-Id:") {
+            return true;
+        } else if line.trim_ascii_end().is_empty() {
+            inside = false;
+        }
+    }
+    false
 }
 
 /// The slot that `field` fills, if it is an envelope field.
@@ -203,6 +228,21 @@ mod tests {
         let content = b"X-Zope-From: a@b\nX-Zope-To: evil@x\nX-Zope-To: real@x\n\nbody\n";
         let error = decode(content, QueueId::from_bytes([1; 16]), Timestamp::EPOCH).unwrap_err();
         assert!(matches!(error, ForeignError::Envelope(_)), "{error}");
+    }
+
+    #[test]
+    fn an_envelope_that_was_pushed_into_the_body_is_noticed() {
+        let smuggled = "a@b\nX-Zope-To: evil@x\n";
+        for (sender, rest) in [
+            (smuggled, "Message-Id: <m@z>\nSubject: s\n\nbody\n"),
+            (smuggled, "Subject: s\r\nMESSAGE-ID: <m@z>\r\n\r\nbody\r\n"),
+            ("a@b\nX-Zope-To: evil@x\n\nSubject: mine\n", "Message-Id: <m@z>\n\nbody\n"),
+        ] {
+            let content = format!("X-Zope-From: {sender}\nX-Zope-To: real@x\n{rest}");
+            let id = QueueId::from_bytes([1; 16]);
+            let error = decode(content.as_bytes(), id, Timestamp::EPOCH).unwrap_err();
+            assert!(matches!(error, ForeignError::Envelope(_)), "{content}: {error}");
+        }
     }
 
     #[test]

@@ -43,7 +43,16 @@ pub(crate) struct Layout {
 impl Layout {
     /// Opens the queue at `path` for `owner`. It is made if it is missing, and named after its maker.
     pub(crate) fn open(path: &Path, owner: OwnerId) -> Result<Self> {
-        let trouble = |error| Error::io("open the queue", error).with("path", path.display());
+        let trouble = |error: io::Error| {
+            let error = match error.kind() {
+                // Trying again does not help, as it may with other trouble.
+                io::ErrorKind::Unsupported => {
+                    Error::new(ErrorKind::Unsupported, "open the queue", error.to_string())
+                }
+                _ => Error::io("open the queue", error),
+            };
+            error.with("path", path.display())
+        };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(trouble)?;
         let root = Dir::open(path).map_err(trouble)?;
         let warnings = check_place(&root)?;
@@ -244,5 +253,6 @@ mod tests {
         std::fs::write(temp.path().join(IDENTITY), "version 2\nresource q\n").unwrap();
         let error = Layout::open(temp.path(), OWNER).unwrap_err();
         assert!(error.to_string().contains("newer program"), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rustix::fs::FileType;
 use sendmail_core::{Decision, Discard, Error, QueueId, Result, SweepReport};
 
 use crate::disk::{Dir, Name};
@@ -70,7 +71,7 @@ impl Queue {
                     self.forget_own(&manifest)?;
                 }
                 Decision::Aborted => {
-                    self.discard(&ids, Discard::Aborted)?;
+                    self.discard_of_the_dead(&ids)?;
                     let dir = self.own_staged().map_err(trouble)?;
                     let name = manifest_name(manifest.transaction, manifest.owner);
                     gone(dir.unlink(&name)).map_err(trouble)?;
@@ -87,9 +88,16 @@ impl Queue {
             .collect();
         if !orphans.is_empty() {
             // Nobody decided for them, and nobody can any more.
-            self.discard(&orphans, Discard::Aborted)?;
+            self.discard_of_the_dead(&orphans)?;
             report.removed += orphans.len();
         }
+        Ok(())
+    }
+
+    /// As recovery does, whichever of the two comes first: what is whole is kept for some days and told.
+    fn discard_of_the_dead(&self, ids: &[QueueId]) -> Result<()> {
+        let events = self.discard(ids, Discard::Fenced)?;
+        self.keep_events(events);
         Ok(())
     }
 
@@ -178,9 +186,11 @@ impl Queue {
         Ok(removed)
     }
 
-    /// Whether a file's last change, its renames included, is longer ago than `age`.
+    /// Whether a file's last change, its renames included, is longer ago than `age`. A directory is
+    /// no left-over: mail readers make some in each of ours.
     fn is_older(&self, dir: &Dir, name: &[u8], age: Duration) -> io::Result<bool> {
         match dir.stat(name) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => Ok(false),
             Ok(stat) => {
                 let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
                 Ok(self.now().as_secs().saturating_sub(stat.st_ctime) > age)

@@ -129,3 +129,24 @@ async fn left_overs_of_the_dead_are_removed_and_those_of_the_living_stay() {
     assert!(files(&place.path().join("tmp")).len() <= 1, "the dead one's is gone");
     assert!(third.visible(&[]).await.unwrap().is_empty());
 }
+
+/// The sweep may come before recovery: what a dead producer had prepared is kept and told all the same.
+#[tokio::test]
+async fn the_sweep_keeps_what_the_dead_had_prepared() {
+    let place = Queue::new();
+    let producer = place.open().await;
+    let mut mails = [crate::support::mail(&["a@x"]), crate::support::mail(&["b@x"])];
+    for mail in &mut mails {
+        mail.resource = sendmail_core::QueueStore::resource_id(&producer).clone();
+        producer.write(mail).await.unwrap();
+    }
+    producer.stage(&[mails[0].id]).await.unwrap();
+    producer.simulate_death();
+    let other = place.open().await;
+    let mut told: Vec<_> = other.sweep().await.unwrap().events;
+    told.retain(|event| event.kind == MailEventKind::Discarded);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(files(&place.path().join(".discarded")).len(), 2);
+    assert!(other.undecided().await.unwrap().is_empty());
+    assert!(claim_all(&other).await.is_empty());
+}

@@ -49,6 +49,30 @@ async fn what_zope_is_sending_is_left_to_it_until_its_lock_is_forgotten() {
     assert!(!file.exists() && !lock.exists());
 }
 
+/// zope.sendmail takes a lock for forgotten by the age of the file that it is a second name of: claiming
+/// makes an old file look new, and the message is as old as before.
+#[tokio::test]
+async fn an_old_message_keeps_its_time() {
+    let queue = Queue::new();
+    let store = queue.open().await;
+    for (name, content) in [("new/whole", ZOPE), ("new/letter", "Subject: s\n\nno envelope\n")] {
+        queue.put(name, content);
+        let file = std::fs::File::options().write(true).open(queue.path().join(name)).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + Duration::from_millis(1_000_000_500)).unwrap();
+    }
+    queue.clock.set(Timestamp::from_millis(1_100_000_000));
+    let claim = claim_all(&store).await.remove(0);
+    let loaded = store.load(&claim).await.unwrap();
+    assert_eq!(loaded.queued_at, Timestamp::from_millis(1_000_000_000));
+    let claimed = files(&queue.path().join(".claimed")).remove(0);
+    for file in [claimed, queue.path().join("new/letter")] {
+        let modified = std::fs::metadata(file).unwrap().modified().unwrap();
+        let since = modified.duration_since(std::time::UNIX_EPOCH).unwrap();
+        assert_eq!(since, Duration::from_millis(1_000_000_500));
+    }
+    assert_eq!(files(&queue.path().join("new")).len(), 1, "no lock stays");
+}
+
 #[tokio::test]
 async fn the_rest_of_a_foreign_message_becomes_one_of_ours() {
     let queue = Queue::new();

@@ -1,7 +1,10 @@
 //! The queue is an ordinary Maildir: mail readers may open it, flag and move messages, and leave files
 //! of their own.
 
+use std::time::Duration;
+
 use maildir::Maildir;
+use sendmail_core::{QueueStore as _, Timestamp};
 
 use crate::support::{Queue, claim_all, deliver, queue};
 
@@ -40,4 +43,25 @@ async fn a_message_that_another_program_stores_is_no_queue_file() {
     let id = other.store_new(b"Subject: somebody's own mail\r\n\r\nbody\r\n").unwrap();
     assert!(claim_all(&store).await.is_empty());
     assert!(other.find(&id).is_some() || other.list_new().count() == 1, "it stays where it is");
+}
+
+/// Dovecot makes a Maildir of every directory whose name begins with a dot, once somebody opens it.
+#[tokio::test]
+async fn the_folders_that_a_reader_makes_never_stop_the_sweep() {
+    let place = Queue::new();
+    let store = place.open().await;
+    for folder in [".discarded", ".wishes", ".owners", ".journal", ".staged", ".claimed", "tmp"] {
+        for made in ["new", "cur", "tmp"] {
+            std::fs::create_dir(place.path().join(folder).join(made)).unwrap();
+        }
+        std::fs::write(place.path().join(folder).join("dovecot.index.log"), "x").unwrap();
+    }
+    let years = Duration::from_secs(3 * 365 * 86_400);
+    let now = Timestamp::from_millis(Timestamp::EPOCH.as_millis() + 1_800_000_000_000);
+    place.clock.set(now.saturating_add(years));
+    for _ in 0..2 {
+        store.sweep().await.unwrap();
+    }
+    queue(&store, &["a@example.net"]).await;
+    assert_eq!(claim_all(&store).await.len(), 1);
 }

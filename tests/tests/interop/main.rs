@@ -1,0 +1,11 @@
+//! The whole way of a message, with real parts: the real binary, real processes and files, real servers,
+//! and the programs that share a queue or a relay with us.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
+
+mod deaths;
+mod delivery;
+mod foreign;
+mod hostile;
+mod readers;
+mod smuggling;
+mod support;

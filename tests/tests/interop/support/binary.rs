@@ -1,0 +1,115 @@
+//! The real `sendmail-queue`: found or built, and run to its end.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::sync::OnceLock;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+
+use super::PATIENCE;
+
+/// Where the binary is: `SENDMAIL_QUEUE_BIN`, or built once from this workspace.
+pub(crate) fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| match std::env::var_os("SENDMAIL_QUEUE_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => build(),
+    })
+}
+
+/// Builds it in the profile of this test, and lets cargo say where it put it.
+fn build() -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = std::process::Command::new(cargo);
+    command.args(["build", "-p", "sendmail-cli", "--message-format=json-render-diagnostics"]);
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    // What cargo told this test about its own package would make build scripts run again.
+    let own = |name: &OsStr| {
+        let name = name.to_string_lossy();
+        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+    };
+    for (name, _) in std::env::vars_os().filter(|(name, _)| own(name)) {
+        command.env_remove(name);
+    }
+    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let output = command.stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "sendmail-cli does not build");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let messages = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+    let built = messages.filter_map(|message: serde_json::Value| {
+        let executable = message["executable"].as_str()?;
+        executable.ends_with("/sendmail-queue").then(|| PathBuf::from(executable))
+    });
+    built.last().expect("cargo built sendmail-queue")
+}
+
+/// A program that has come to its end.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// Its exit code; nothing if a signal killed it.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Done {
+    /// Itself, if it exited like that.
+    #[track_caller]
+    pub(crate) fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{}\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// What it printed to standard output, one JSON object a line.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Vec<serde_json::Value> {
+        let parse = |line: &str| match serde_json::from_str(line) {
+            Ok(value) => value,
+            Err(error) => panic!("{line:?} is no JSON: {error}"),
+        };
+        self.stdout.lines().map(parse).collect()
+    }
+
+    /// Everything it printed.
+    pub(crate) fn all(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+}
+
+impl From<Output> for Done {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+}
+
+/// Runs `command` to its end with `input` on its standard input. If it hangs it is killed, and the test
+/// fails.
+pub(crate) async fn finish(mut command: Command, input: &[u8]) -> Done {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let name = command.as_std().get_program().to_owned();
+    let arguments: Vec<_> = command.as_std().get_args().map(OsStr::to_owned).collect();
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => panic!("cannot start {}: {error}", name.display()),
+    };
+    let mut stdin = child.stdin.take().unwrap();
+    let feed = async move {
+        // Whoever needs no input may be gone before it got it.
+        let _ = stdin.write_all(input).await;
+        drop(stdin);
+    };
+    let both = async { tokio::join!(feed, child.wait_with_output()).1 };
+    match tokio::time::timeout(PATIENCE, both).await {
+        Ok(output) => output.unwrap().into(),
+        Err(_) => panic!("{} {arguments:?} hangs", name.display()),
+    }
+}
