@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// The longest command line, in bytes.
 const MAX_COMMAND: u64 = 4096;
@@ -39,12 +40,20 @@ pub(crate) type OnMessage = Arc<dyn Fn(Captured) -> io::Result<()> + Send + Sync
 pub(crate) struct SmtpSink {
     listener: TcpListener,
     on_message: OnMessage,
+    /// How many messages were accepted, and their clients told so.
+    accepted: Arc<watch::Sender<u64>>,
 }
 
 impl SmtpSink {
     /// Listens at `address`.
     pub(crate) async fn bind(address: SocketAddr, on_message: OnMessage) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, on_message })
+        let accepted = Arc::new(watch::Sender::new(0));
+        Ok(Self { listener: TcpListener::bind(address).await?, on_message, accepted })
+    }
+
+    /// How many messages were accepted, and their clients told so.
+    pub(crate) fn accepted(&self) -> watch::Receiver<u64> {
+        self.accepted.subscribe()
     }
 
     /// Where it listens.
@@ -56,9 +65,9 @@ impl SmtpSink {
     pub(crate) async fn serve(self) -> io::Result<()> {
         loop {
             let (stream, _) = self.listener.accept().await?;
-            let on_message = self.on_message.clone();
+            let (on_message, accepted) = (self.on_message.clone(), self.accepted.clone());
             // A session that breaks concerns nobody but its client.
-            tokio::spawn(async move { Session::new(stream, on_message)?.run().await });
+            tokio::spawn(async move { Session::new(stream, on_message, accepted)?.run().await });
         }
     }
 }
@@ -68,6 +77,7 @@ struct Session {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
     on_message: OnMessage,
+    accepted: Arc<watch::Sender<u64>>,
     from: Option<String>,
     to: Vec<String>,
 }
@@ -80,10 +90,21 @@ enum Line {
 }
 
 impl Session {
-    fn new(stream: TcpStream, on_message: OnMessage) -> io::Result<Self> {
+    fn new(
+        stream: TcpStream,
+        on_message: OnMessage,
+        accepted: Arc<watch::Sender<u64>>,
+    ) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let (reader, writer) = stream.into_split();
-        Ok(Self { reader: BufReader::new(reader), writer, on_message, from: None, to: Vec::new() })
+        Ok(Self {
+            reader: BufReader::new(reader),
+            writer,
+            on_message,
+            accepted,
+            from: None,
+            to: Vec::new(),
+        })
     }
 
     async fn run(mut self) -> io::Result<()> {
@@ -181,14 +202,21 @@ impl Session {
             to: std::mem::take(&mut self.to),
             bytes,
         };
+        let mut taken = false;
         let answer = match refusal {
             Some(refusal) => refusal.to_owned(),
             None => match (self.on_message)(captured) {
-                Ok(()) => "250 2.0.0 captured".to_owned(),
+                Ok(()) => {
+                    taken = true;
+                    "250 2.0.0 captured".to_owned()
+                }
                 Err(error) => format!("451 4.3.0 {}", error.to_string().replace(['\r', '\n'], " ")),
             },
         };
         self.reply(&answer).await?;
+        if taken {
+            self.accepted.send_modify(|count| *count += 1);
+        }
         Ok(true)
     }
 

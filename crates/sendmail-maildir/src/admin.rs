@@ -146,7 +146,10 @@ impl Queue {
             }
             Err(Misfit::Gone) => return None,
             Err(Misfit::Stays(why) | Misfit::Damaged(why)) => {
-                self.set_aside(dir, file, &why);
+                // What is damaged in the failed mail was reported when it was put there.
+                if state != EntryState::Failed {
+                    self.set_aside(dir, file, &why);
+                }
                 // A foreign name without an envelope is no message at all.
                 MessageName::decode(file)?;
                 entry.queued_at = written_at(dir, file);

@@ -1,13 +1,11 @@
 //! `sink`: a development SMTP server that captures everything and delivers nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use mail_parser::MessageParser;
 use maildir::Maildir;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
 
 use crate::args::Sink;
 use crate::exit::{Code, Failure, OK, Result, UNAVAILABLE};
@@ -24,8 +22,7 @@ pub(crate) async fn sink(output: Output, sink: &Sink) -> Result<Code> {
             Some(folder)
         }
     };
-    let enough = Arc::new(Notify::new());
-    let on_message = keeper(output, folder, sink.messages, enough.clone());
+    let on_message = keeper(output, folder);
     let server = SmtpSink::bind(sink.listen, on_message).await.map_err(|error| {
         Failure::new(UNAVAILABLE, format!("cannot listen at {}: {error}", sink.listen))
     })?;
@@ -37,9 +34,11 @@ pub(crate) async fn sink(output: Output, sink: &Sink) -> Result<Code> {
     let listen = |kind| signal(kind).map_err(|error| Failure::system("listen for signals", &error));
     let (mut terminate, mut interrupt) =
         (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut accepted = server.accepted();
+    let limit = sink.messages.unwrap_or(u64::MAX);
     tokio::select! {
         served = server.serve() => served.map_err(|error| Failure::system("serve", &error))?,
-        () = enough.notified() => {}
+        _ = accepted.wait_for(|count| *count >= limit) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -47,13 +46,7 @@ pub(crate) async fn sink(output: Output, sink: &Sink) -> Result<Code> {
 }
 
 /// Keeps and prints each message.
-fn keeper(
-    output: Output,
-    folder: Option<Maildir>,
-    limit: Option<u64>,
-    enough: Arc<Notify>,
-) -> OnMessage {
-    let count = AtomicU64::new(0);
+fn keeper(output: Output, folder: Option<Maildir>) -> OnMessage {
     Arc::new(move |message: Captured| {
         let file = match &folder {
             Some(folder) => Some(folder.store_new(&message.bytes).map_err(std::io::Error::other)?),
@@ -85,10 +78,6 @@ fn keeper(
                 })
             },
         );
-        printed.map_err(|failure| std::io::Error::other(failure.to_string()))?;
-        if limit == Some(count.fetch_add(1, Ordering::Relaxed) + 1) {
-            enough.notify_one();
-        }
-        Ok(())
+        printed.map_err(|failure| std::io::Error::other(failure.to_string()))
     })
 }

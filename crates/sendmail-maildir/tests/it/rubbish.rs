@@ -109,3 +109,22 @@ async fn every_truncation_of_a_message_is_damaged_and_none_is_sent() {
     assert_eq!(claimed.events.len(), lengths.len());
     assert_eq!(crate::harness::files(&place.path().join(".failed/new")).len(), lengths.len());
 }
+
+#[tokio::test]
+async fn what_is_damaged_in_the_failed_mail_is_listed_and_not_reported_again() {
+    let place = Queue::new();
+    let store = place.open().await;
+    queue(&store, &["a@example.net"]).await;
+    let file = crate::harness::files(&place.path().join("new")).remove(0);
+    std::fs::write(&file, "X-Envelope-From: <a@b>\r\n").unwrap();
+    assert_eq!(store.claim(16).await.unwrap().events.len(), 1);
+    let again = place.open().await;
+    let mut states = Vec::new();
+    let mut visit = |entry: sendmail_core::Entry| {
+        states.push((entry.state, entry.message_id));
+        ControlFlow::Continue(())
+    };
+    again.list(&Filter::default(), &mut visit).await.unwrap();
+    assert_eq!(states, [(sendmail_core::EntryState::Failed, None)]);
+    assert!(again.statistics().await.unwrap().set_aside.is_empty());
+}
