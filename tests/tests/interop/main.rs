@@ -2,6 +2,7 @@
 //! and the programs that share a queue or a relay with us.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
 
+mod copies;
 mod deaths;
 mod delivery;
 mod foreign;
@@ -9,3 +10,4 @@ mod hostile;
 mod readers;
 mod smuggling;
 mod support;
+mod zope_failures;
