@@ -1,32 +1,50 @@
-//! A disk that is full: new mail is refused with a clear error, and the drain goes on to its end.
+//! A disk that is full: new mail is refused with a clear error, and the drain goes on to its end. In
+//! memory, and on ext4, where a rename into another directory may need a block too.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sendmail_testkit::smtp::{At, Do, Script, ScriptedServer};
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::support::{Done, Queue, demand, finish, mail};
 
 const COUNT: usize = 20;
 
-/// A file system of its own, in memory. It is unmounted when it is dropped.
+/// A file system of its own. It is unmounted when it is dropped.
 struct Disk {
     directory: TempDir,
+    _image: Option<NamedTempFile>,
 }
 
 impl Disk {
-    /// Nothing means that the test has skipped itself.
-    fn mount(options: &str) -> Option<Self> {
+    /// A file system in memory. Nothing means that the test has skipped itself.
+    fn in_memory(options: &str) -> Option<Self> {
+        Self::mount(&["-t", "tmpfs", "-o", options, "tmpfs"], None)
+    }
+
+    /// An ext4 of this size, without blocks that only root gets. Nothing means that the test has skipped
+    /// itself.
+    fn ext4(size: u64) -> Option<Self> {
+        let make = demand::program("mkfs.ext4")?;
+        let image = NamedTempFile::new().unwrap();
+        image.as_file().set_len(size).unwrap();
+        let made = Command::new(make).args(["-q", "-m", "0"]).arg(image.path()).status();
+        assert!(made.unwrap().success());
+        let place = image.path().to_str().unwrap().to_owned();
+        Self::mount(&["-o", "loop", &place], Some(image))
+    }
+
+    fn mount(words: &[&str], image: Option<NamedTempFile>) -> Option<Self> {
         if !demand::root("mount a file system") {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
         let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(directory.path());
-        if command.status().is_ok_and(|status| status.success()) {
-            return Some(Self { directory });
+        command.args(words).arg(directory.path());
+        if command.output().is_ok_and(|output| output.status.success()) {
+            return Some(Self { directory, _image: image });
         }
         demand::skip("mounting is not allowed here");
         None
@@ -115,7 +133,7 @@ fn assert_refused(done: Done) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn below_the_reserve_nothing_new_is_taken_and_the_drain_goes_on() {
-    let Some(disk) = Disk::mount("size=40m") else { return };
+    let Some(disk) = Disk::in_memory("size=40m") else { return };
     let queue = queue_on(&disk).await;
     disk.fill(8 << 20);
     assert_refused(send(&queue).await);
@@ -126,7 +144,17 @@ async fn below_the_reserve_nothing_new_is_taken_and_the_drain_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_byte_left_the_drain_still_comes_to_its_end() {
-    let Some(disk) = Disk::mount("size=40m") else { return };
+    let Some(disk) = Disk::in_memory("size=40m") else { return };
+    without_a_byte_left(disk).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_byte_left_on_ext4_the_drain_still_comes_to_its_end() {
+    let Some(disk) = Disk::ext4(64 << 20) else { return };
+    without_a_byte_left(disk).await;
+}
+
+async fn without_a_byte_left(disk: Disk) {
     let queue = queue_on(&disk).await;
     disk.fill(0);
     assert_refused(send(&queue).await);
@@ -139,7 +167,7 @@ async fn without_a_byte_left_the_drain_still_comes_to_its_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_few_inodes_nothing_new_is_taken_and_the_drain_goes_on() {
-    let Some(disk) = Disk::mount("size=64m,nr_inodes=400") else { return };
+    let Some(disk) = Disk::in_memory("size=64m,nr_inodes=400") else { return };
     let queue = queue_on(&disk).await;
     disk.use_up_inodes(30);
     assert_refused(send(&queue).await);
@@ -150,7 +178,7 @@ async fn with_few_inodes_nothing_new_is_taken_and_the_drain_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_inode_left_nothing_is_lost() {
-    let Some(disk) = Disk::mount("size=64m,nr_inodes=400") else { return };
+    let Some(disk) = Disk::in_memory("size=64m,nr_inodes=400") else { return };
     let queue = queue_on(&disk).await;
     disk.use_up_inodes(0);
     let done = send(&queue).await;

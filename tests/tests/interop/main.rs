@@ -2,6 +2,7 @@
 //! and the programs that share a queue or a relay with us.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
 
+mod clock;
 mod command_line;
 mod copies;
 mod deaths;
