@@ -76,17 +76,43 @@ impl fmt::Display for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let code = match error.kind() {
-            ErrorKind::InvalidInput | ErrorKind::Damaged => DATA,
-            ErrorKind::NotFound | ErrorKind::CursorExpired => NO_INPUT,
-            ErrorKind::Unsupported => UNAVAILABLE,
-            ErrorKind::Full => CANNOT_CREATE,
-            ErrorKind::PermissionDenied => NO_PERMISSION,
-            ErrorKind::Io => IO,
-            ErrorKind::InvalidState => SOFTWARE,
-            _ if error.is_temporary() => TEMPORARY,
-            _ => UNAVAILABLE,
-        };
-        Self::new(code, error.to_string())
+        Self::new(code(&error), error.to_string())
+    }
+}
+
+fn code(error: &Error) -> Code {
+    // What made a transaction abort is what the caller can act on.
+    if let (ErrorKind::Aborted, Some(cause)) = (error.kind(), cause(error)) {
+        return code(cause);
+    }
+    match error.kind() {
+        ErrorKind::InvalidInput | ErrorKind::Damaged => DATA,
+        ErrorKind::NotFound | ErrorKind::CursorExpired => NO_INPUT,
+        ErrorKind::Unsupported => UNAVAILABLE,
+        ErrorKind::Full => CANNOT_CREATE,
+        ErrorKind::PermissionDenied => NO_PERMISSION,
+        ErrorKind::Io => IO,
+        ErrorKind::InvalidState => SOFTWARE,
+        _ if error.is_temporary() => TEMPORARY,
+        _ => UNAVAILABLE,
+    }
+}
+
+fn cause(error: &Error) -> Option<&Error> {
+    std::error::Error::source(error)?.downcast_ref()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_aborted_transaction_has_the_code_of_its_cause() {
+        let aborted = || Error::new(ErrorKind::Aborted, "commit the transaction", "no");
+        let full = Error::new(ErrorKind::Full, "write the message", "no space");
+        assert_eq!(Failure::from(aborted().with_source(full)).code, CANNOT_CREATE);
+        let deep = aborted().with_source(Error::new(ErrorKind::InvalidInput, "write", "too large"));
+        assert_eq!(Failure::from(aborted().with_source(deep)).code, DATA);
+        assert_eq!(Failure::from(aborted().temporary()).code, TEMPORARY);
     }
 }

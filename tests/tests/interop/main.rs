@@ -2,10 +2,16 @@
 //! and the programs that share a queue or a relay with us.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
 
+mod clock;
+mod command_line;
+mod copies;
 mod deaths;
 mod delivery;
+mod events;
 mod foreign;
+mod full_disk;
 mod hostile;
 mod readers;
 mod smuggling;
 mod support;
+mod zope_failures;
