@@ -305,7 +305,9 @@ fn event_kinds(result: &RecipientResult) -> &'static [MailEventKind] {
         Verdict::Retry => &[MailEventKind::Deferred],
         Verdict::Hold if unknown => &[MailEventKind::Held, MailEventKind::PossibleDuplicate],
         Verdict::Hold => &[MailEventKind::Held],
+        Verdict::Fail if unknown => &[MailEventKind::PossibleDuplicate, MailEventKind::Failed],
         Verdict::Fail => &[MailEventKind::Failed],
+        Verdict::Expire if unknown => &[MailEventKind::PossibleDuplicate, MailEventKind::Expired],
         Verdict::Expire => &[MailEventKind::Expired],
     }
 }

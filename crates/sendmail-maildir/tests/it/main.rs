@@ -5,6 +5,7 @@
 mod crashes;
 mod foreign;
 mod harness;
+mod model;
 mod readers;
 mod room;
 mod rubbish;

@@ -173,20 +173,30 @@ impl State {
     }
 }
 
-/// One event for each recipient, in their order.
+/// The events about each recipient, in their order. Who may have got the message, and may get it again
+/// once somebody decides so, is announced as such.
 fn events_of(item: &Item, attempt: u32, attempted: &Attempted, now: Timestamp) -> Vec<MailEvent> {
-    let event = |result: &RecipientResult| {
-        let kind = match (result.verdict, &result.outcome) {
-            (Verdict::Done, _) => MailEventKind::Sent,
-            (Verdict::Retry, Outcome::Unknown(_)) => MailEventKind::PossibleDuplicate,
-            (Verdict::Retry, _) => MailEventKind::Deferred,
-            (Verdict::Hold, _) => MailEventKind::Held,
-            (Verdict::Fail, _) => MailEventKind::Failed,
-            (Verdict::Expire, _) => MailEventKind::Expired,
+    let events = |result: &RecipientResult| {
+        let unknown = matches!(result.outcome, Outcome::Unknown(_));
+        let kinds: &[MailEventKind] = match result.verdict {
+            Verdict::Done => &[MailEventKind::Sent],
+            Verdict::Retry if unknown => &[MailEventKind::PossibleDuplicate],
+            Verdict::Retry => &[MailEventKind::Deferred],
+            Verdict::Hold if unknown => &[MailEventKind::Held, MailEventKind::PossibleDuplicate],
+            Verdict::Hold => &[MailEventKind::Held],
+            Verdict::Fail if unknown => &[MailEventKind::PossibleDuplicate, MailEventKind::Failed],
+            Verdict::Fail => &[MailEventKind::Failed],
+            Verdict::Expire if unknown => {
+                &[MailEventKind::PossibleDuplicate, MailEventKind::Expired]
+            }
+            Verdict::Expire => &[MailEventKind::Expired],
         };
-        item.event(kind, now).in_attempt(attempt, &result.recipient, result.outcome.reply())
+        let (recipient, reply) = (&result.recipient, result.outcome.reply());
+        let event = |kind: &MailEventKind| item.event(*kind, now);
+        let events = kinds.iter().map(event);
+        events.map(|event| event.in_attempt(attempt, recipient, reply)).collect::<Vec<_>>()
     };
-    attempted.results.iter().map(event).collect()
+    attempted.results.iter().flat_map(events).collect()
 }
 
 pub(super) fn lost(operation: &'static str, claim: &Claim) -> Error {

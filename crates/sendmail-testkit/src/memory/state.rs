@@ -293,19 +293,20 @@ impl Item {
         let mut fate = Fate::stay();
         let policy = self.new.envelope.options().ambiguous;
         let died = "the worker died after the message was handed over";
-        match (phase, policy) {
-            (Phase::HandedOver, Policy::Retry) => {
-                fate.events = self.per_recipient(MailEventKind::PossibleDuplicate, now, died);
+        if phase == Phase::HandedOver {
+            // Whatever the policy: an operator may let a held or failed message be sent again.
+            fate.events = self.per_recipient(MailEventKind::PossibleDuplicate, now, died);
+            match policy {
+                Policy::Retry => {}
+                Policy::Hold => {
+                    self.place = Place::Held;
+                    fate.events.push(self.event(MailEventKind::Held, now).with_detail(died));
+                }
+                Policy::Drop => {
+                    fate.events.extend(self.per_recipient(MailEventKind::Failed, now, died));
+                    fate.failed = true;
+                }
             }
-            (Phase::HandedOver, Policy::Hold) => {
-                self.place = Place::Held;
-                fate.events = vec![self.event(MailEventKind::Held, now).with_detail(died)];
-            }
-            (Phase::HandedOver, Policy::Drop) => {
-                fate.events = self.per_recipient(MailEventKind::Failed, now, died);
-                fate.failed = true;
-            }
-            (Phase::Claimed | Phase::Begun, _) => {}
         }
         if self.kills >= MAX_KILLS && !fate.failed && self.place != Place::Held {
             self.place = Place::Held;

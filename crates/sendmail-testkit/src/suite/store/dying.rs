@@ -160,6 +160,8 @@ pub async fn ambiguous_policy_hold_after_death<H: QueueHarness>(h: &H) {
     claim_none(&store, "perhaps sent, and held by its own wish").await;
     assert_eq!(entries_of(h, new.id).await[0].state, EntryState::Held);
     assert!(!told(h, new.id, MailEventKind::Held).await.is_empty(), "nobody is told");
+    let announced = told(h, new.id, MailEventKind::PossibleDuplicate).await;
+    assert_eq!(recipients(&announced), ["a@example.net"], "an operator may let it be sent again");
     h.admin().await.release(new.id).await.expect("a release");
     is_due(&store, "an operator released it").await;
 }
@@ -174,6 +176,8 @@ pub async fn ambiguous_policy_drop_after_death<H: QueueHarness>(h: &H) {
     assert_eq!(entries_of(h, new.id).await[0].state, EntryState::Failed);
     let failed = told(h, new.id, MailEventKind::Failed).await;
     assert_eq!(recipients(&failed), ["a@example.net"], "a failed-event for its recipient");
+    let announced = told(h, new.id, MailEventKind::PossibleDuplicate).await;
+    assert_eq!(recipients(&announced), ["a@example.net"], "an operator may let it be sent again");
 }
 
 async fn handed_over_then_dead<H: QueueHarness>(h: &H, policy: AmbiguousPolicy) -> NewMessage {
