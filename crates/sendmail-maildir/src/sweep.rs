@@ -68,7 +68,7 @@ impl Queue {
                         self.publish(&ids)?;
                         report.published += ids.len();
                     }
-                    self.forget_own(&manifest, alive)?;
+                    self.forget_own(&manifest)?;
                 }
                 Decision::Aborted => {
                     self.discard_of_the_dead(&ids)?;
@@ -104,15 +104,11 @@ impl Queue {
     /// Forgets those of a decided manifest's messages that were this queue's own, for a process that
     /// died before it could, or that did not for a long time: they are published. What another queue
     /// named this one for is for that one to forget.
-    fn forget_own(&self, manifest: &Manifest, alive: bool) -> Result<()> {
+    fn forget_own(&self, manifest: &Manifest) -> Result<()> {
         let trouble = |error| Error::io("sweep the queue", error);
         let dir = self.own_staged().map_err(trouble)?;
         let name = manifest_name(manifest.transaction, manifest.owner);
-        // Nobody else will ask, if none of its messages is another queue's.
-        let over = !alive && manifest.own.len() == manifest.ids.len();
-        if manifest.own.is_empty()
-            || !over && !self.is_older(&dir, &name, DECIDED).map_err(trouble)?
-        {
+        if manifest.own.is_empty() || !self.is_older(&dir, &name, DECIDED).map_err(trouble)? {
             return Ok(());
         }
         // Somebody else may have published them and not synced it yet.

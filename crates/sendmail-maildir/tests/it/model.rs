@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,7 +141,11 @@ impl World for OnDisk {
         let gone = ["tmp", "new", "cur", ".lanes", ".deferred", ".held", ".claimed", ".staged"];
         let mut left: Vec<PathBuf> =
             gone.iter().flat_map(|place| files(&self.directory.path().join(place))).collect();
-        left.retain(|path| path.extension().is_none_or(|extension| extension != "fence"));
+        // Kept for some time: the answer that a message will never be sent, and decisions that nobody
+        // has said may be forgotten.
+        let decided =
+            |path: &PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o100 != 0;
+        left.retain(|path| path.extension().is_none_or(|it| it != "fence") && !decided(path));
         left
     }
 }
