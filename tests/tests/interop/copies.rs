@@ -95,11 +95,14 @@ async fn a_transaction_that_is_run_again_sends_its_message_once() {
     let work = async |mut transaction: LentTransaction| {
         shop.delivery.send(&mut transaction, envelope.clone(), message.clone()).await?;
         match runs.fetch_add(1, Ordering::SeqCst) {
-            0 | 1 => Err(Error::new(ErrorKind::Busy, "change the stock", "try the transaction again")),
+            0 | 1 => {
+                Err(Error::new(ErrorKind::Busy, "change the stock", "try the transaction again"))
+            }
             _ => Ok(()),
         }
     };
-    shop.manager.run(5, work).await.unwrap();
+    let completed = shop.manager.run(5, work).await.unwrap();
+    assert!(completed.pending.is_empty());
     assert_eq!(runs.into_inner(), 3);
     assert_eq!(shop.deliver().await.delivered, 1);
     assert_eq!(shop.arrived(&message), ["a@example.net"]);

@@ -40,11 +40,11 @@ fn build() -> PathBuf {
     assert!(output.status.success(), "sendmail-cli does not build");
     let text = String::from_utf8(output.stdout).unwrap();
     let messages = text.lines().filter_map(|line| serde_json::from_str(line).ok());
-    let built = messages.filter_map(|message: serde_json::Value| {
+    let mut built = messages.filter_map(|message: serde_json::Value| {
         let executable = message["executable"].as_str()?;
         executable.ends_with("/sendmail-queue").then(|| PathBuf::from(executable))
     });
-    built.last().expect("cargo built sendmail-queue")
+    built.next_back().expect("cargo built sendmail-queue")
 }
 
 /// A program that has come to its end.

@@ -36,9 +36,9 @@ pub(crate) async fn imap(mailbox: &Path, commands: &[&str]) -> Option<String> {
     let lines: Vec<String> =
         commands.iter().enumerate().map(|(tag, line)| format!("t{tag} {line}\r\n")).collect();
     let done = finish(command, lines.concat().as_bytes()).await;
-    for tag in 0..commands.len() {
+    for (tag, line) in commands.iter().enumerate() {
         let ok = format!("t{tag} OK");
-        assert!(done.stdout.contains(&ok), "{:?}: {done:?}", commands[tag]);
+        assert!(done.stdout.contains(&ok), "{line}: {done:?}");
     }
     Some(done.stdout)
 }

@@ -11,7 +11,7 @@ pub(crate) fn mail(subject: &str) -> String {
 }
 
 /// The value of a header field of a message.
-pub(crate) fn field<'a>(message: &'a [u8], name: &str) -> Option<&'a str> {
+fn field<'a>(message: &'a [u8], name: &str) -> Option<&'a str> {
     let text = std::str::from_utf8(message).ok()?;
     let header = text.split("\r\n\r\n").next()?;
     header.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))

@@ -2,8 +2,8 @@
 
 mod binary;
 mod daemon;
-pub(crate) mod dovecot;
 pub(crate) mod demand;
+pub(crate) mod dovecot;
 mod messages;
 pub(crate) mod postfix;
 mod queue;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 pub(crate) use binary::{Done, binary, finish};
 pub(crate) use daemon::Daemon;
-pub(crate) use messages::{field, mail, subjects};
+pub(crate) use messages::{mail, subjects};
 pub(crate) use queue::{Queue, files_in};
 pub(crate) use sink::Sink;
 
