@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use secrecy::{ExposeSecret as _, SecretString};
 use sendmail_clock::SystemClock;
 use sendmail_core::{
     Clock, Cursor, EventLog as _, Filter, MailEvent, Mailer, MessageId, QueueAdmin as _, QueueId,
@@ -15,7 +16,7 @@ use sendmail_processor::ProcessorConfig;
 use sendmail_txn::{Action, Recovery};
 
 use crate::args::Arguments;
-use crate::config::Config;
+use crate::config::{Config, mask_url};
 use crate::exit::{CONFIG, Failure, NO_INPUT, Result};
 
 /// What every command starts from.
@@ -43,9 +44,10 @@ impl Setup {
         })
     }
 
-    /// The relay as it is shown to people.
-    pub(crate) fn relay_url(&self) -> Option<&str> {
-        self.relay.as_deref()
+    /// The relay's URL as it may be shown to people.
+    pub(crate) fn relay_url(&self) -> Option<String> {
+        let configured = self.config.relay.url.as_ref().map(SecretString::expose_secret);
+        self.relay.as_deref().or(configured).map(mask_url)
     }
 
     pub(crate) fn clock() -> Arc<dyn Clock> {
@@ -56,27 +58,26 @@ impl Setup {
         SystemClock.now()
     }
 
-    /// Opens the queue.
-    pub(crate) async fn store(&self) -> Result<MaildirStore> {
+    /// How the queue behaves.
+    pub(crate) fn queue_options(&self) -> MaildirOptions {
         let section = &self.config.queue;
         let mut options = MaildirOptions::default();
         if let Some(size) = section.max_message_size {
             options.max_message_len = usize::try_from(size.0).unwrap_or(usize::MAX);
         }
         options.max_messages = section.max_messages;
-        if let Some(size) = section.reserved_space {
-            options.reserved_space = size.0;
-        }
-        if let Some(count) = section.reserved_inodes {
-            options.reserved_inodes = count;
-        }
-        if let Some(period) = section.history {
-            options.history = period.0;
-        }
-        if let Some(period) = section.keep_discarded {
-            options.keep_discarded = period.0;
-        }
-        Ok(MaildirStore::open(self.queue_path()?, options).await?)
+        options.reserved_space =
+            section.reserved_space.map_or(options.reserved_space, |size| size.0);
+        options.reserved_inodes = section.reserved_inodes.unwrap_or(options.reserved_inodes);
+        options.history = section.history.map_or(options.history, |period| period.0);
+        options.keep_discarded =
+            section.keep_discarded.map_or(options.keep_discarded, |period| period.0);
+        options
+    }
+
+    /// Opens the queue.
+    pub(crate) async fn store(&self) -> Result<MaildirStore> {
+        Ok(MaildirStore::open(self.queue_path()?, self.queue_options()).await?)
     }
 
     /// The mailer for the relay.

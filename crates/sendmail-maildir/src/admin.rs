@@ -304,7 +304,11 @@ impl Queue {
                 }
                 let at = match MessageName::decode(file) {
                     Some(name) if !name.foreign => minted_at(name.id),
-                    _ if state == EntryState::Queued => written_at(dir, file),
+                    // Only its content tells whether another program's file is a message.
+                    _ if state == EntryState::Queued => match self.entry(dir, file, kind, state) {
+                        Some(entry) => entry.queued_at,
+                        None => return Ok(ControlFlow::Continue(())),
+                    },
                     _ => return Ok(ControlFlow::Continue(())),
                 };
                 count += 1;

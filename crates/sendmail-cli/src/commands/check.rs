@@ -3,19 +3,19 @@
 use std::ops::ControlFlow;
 
 use sendmail_core::{Filter, QueueAdmin as _};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::commands::list::tell_set_aside;
-use crate::config::mask_url;
 use crate::exit::{Code, Failure, OK, Result};
 use crate::output::Output;
 use crate::setup::Setup;
+use crate::units::show_duration;
 
 pub(crate) async fn check(setup: &Setup, output: Output) -> Result<Code> {
-    let effective = setup.config.effective();
+    let values = effective(setup);
     output.line(
-        || format!("configuration: {effective}"),
-        || json!({ "check": "configuration", "ok": true, "values": effective }),
+        || values_text(&values),
+        || json!({ "check": "configuration", "ok": true, "values": values }),
     )?;
     let queue = check_queue(setup, output).await;
     report(output, "queue", &queue)?;
@@ -25,6 +25,54 @@ pub(crate) async fn check(setup: &Setup, output: Output) -> Result<Code> {
     queue?;
     relay?;
     Ok(OK)
+}
+
+/// What counts, from defaults, configuration file, environment and command line; secrets masked.
+fn effective(setup: &Setup) -> Value {
+    let (queue, processor) = (setup.queue_options(), setup.processor());
+    let relay = &setup.config.relay;
+    let path = |path: &std::path::PathBuf| path.display().to_string();
+    json!({
+        "queue": {
+            "path": setup.queue_path().ok().as_ref().map(path),
+            "domain": setup.domain(),
+            "max_message_size": queue.max_message_len,
+            "max_messages": queue.max_messages,
+            "reserved_space": queue.reserved_space,
+            "reserved_inodes": queue.reserved_inodes,
+            "history": show_duration(queue.history),
+            "keep_discarded": show_duration(queue.keep_discarded),
+        },
+        "relay": {
+            "url": setup.relay_url(),
+            "user": relay.user,
+            "password": relay.password.as_ref().map(|_| "***"),
+            "password_file": relay.password_file.as_ref().map(path),
+            "hello_name": relay.hello_name,
+            "ca_file": relay.ca_file.as_ref().map(path),
+            "max_connections": processor.concurrency,
+        },
+        "delivery": {
+            "max_in_flight": processor.max_in_flight,
+            "first_retry": show_duration(processor.backoff.first),
+            "max_retry": show_duration(processor.backoff.max),
+            "lifetime": show_duration(processor.lifetime),
+            "poll_interval": show_duration(processor.poll_interval),
+            "max_refusals_in_a_row": processor.max_refusals_in_a_row,
+        },
+    })
+}
+
+/// The same as lines; what is not set is left out.
+fn values_text(values: &Value) -> String {
+    let mut lines = vec!["configuration:".to_owned()];
+    for (section, keys) in values.as_object().into_iter().flatten() {
+        for (key, value) in keys.as_object().into_iter().flatten().filter(|(_, it)| !it.is_null()) {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            lines.push(format!("  {section}.{key} = {value}"));
+        }
+    }
+    lines.join("\n")
 }
 
 fn report(output: Output, what: &str, result: &Result<String>) -> Result<()> {
@@ -60,7 +108,7 @@ async fn check_queue(setup: &Setup, output: Output) -> Result<String> {
 
 async fn check_relay(setup: &Setup) -> Result<String> {
     let mailer = setup.mailer()?;
-    let shown = setup.relay_url().map_or_else(|| mailer.relay().to_owned(), mask_url);
+    let shown = setup.relay_url().unwrap_or_else(|| mailer.relay().to_owned());
     let probed = mailer.probe().await;
     mailer.close().await;
     match probed {

@@ -85,7 +85,9 @@ async fn listing_shows_messages_only_and_statistics_name_the_rest() {
     store.list(&Filter::default(), &mut visit).await.unwrap();
     listed.sort_unstable();
     assert_eq!(listed, ["a@example.net", "c@d"]);
-    let told = store.statistics().await.unwrap().set_aside.join("\n");
+    let statistics = store.statistics().await.unwrap();
+    assert_eq!(statistics.states[1].count, 2, "the letter is no message");
+    let told = statistics.set_aside.join("\n");
     assert!(told.contains("new/letter") && told.contains("cur/directory"), "{told}");
 }
 
