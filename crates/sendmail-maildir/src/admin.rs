@@ -304,12 +304,15 @@ impl Queue {
                 }
                 let at = match MessageName::decode(file) {
                     Some(name) if !name.foreign => minted_at(name.id),
-                    // Only its content tells whether another program's file is a message.
-                    _ if state == EntryState::Queued => match self.entry(dir, file, kind, state) {
+                    // Claimed once, so it was a message.
+                    Some(_) => written_at(dir, file),
+                    // Only its content tells whether another program's file is one.
+                    None if state == EntryState::Queued => match self.entry(dir, file, kind, state)
+                    {
                         Some(entry) => entry.queued_at,
                         None => return Ok(ControlFlow::Continue(())),
                     },
-                    _ => return Ok(ControlFlow::Continue(())),
+                    None => return Ok(ControlFlow::Continue(())),
                 };
                 count += 1;
                 oldest = Some(oldest.map_or(at, |oldest| oldest.min(at)));
