@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::shell::{Failure, Result, cargo, run as run_command};
+use crate::shell::{Failure, Result, cargo, root, run as run_command};
 use crate::{deny, programs, test, tidy};
 
 /// Runs everything that continuous integration runs, and says how long each part took.
 ///
-/// The parts are format, lints, documentation, tidy, deny, all tests with nothing skipped, and the crash
-/// test. It goes on after a failure, and prints a table at the end.
+/// The parts are format, lints, each crate by itself, documentation, tidy, deny, all tests with nothing
+/// skipped, and the crash test. It goes on after a failure, and prints a table at the end.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Install nothing; use what is there
@@ -37,6 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     };
     part("format", &|| run_command(cargo().args(["fmt", "--all", "--check"])));
     part("lints", &lints);
+    part("each alone", &each_alone);
     part("documentation", &tidy::documentation);
     part("tidy", &tidy::run);
     part("deny", &|| deny::run(&deny::Arguments { no_install }));
@@ -54,6 +55,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
 fn lints() -> Result {
     let scope = ["clippy", "--workspace", "--all-targets", "--all-features"];
     run_command(cargo().args(scope).args(["--", "--deny", "warnings"]))
+}
+
+/// Checks each crate with the features that it asks for itself: in the workspace as a whole others ask for
+/// more, and a crate that forgot one would be missed.
+fn each_alone() -> Result {
+    let crates = root().join("crates");
+    let entries = std::fs::read_dir(&crates)
+        .map_err(|error| Failure::new(format!("{}: {error}", crates.display())))?;
+    let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+    names.sort();
+    for name in names {
+        run_command(cargo().args(["check", "--quiet", "--package"]).arg(name))?;
+    }
+    Ok(())
 }
 
 fn table(parts: &[Part]) -> String {
