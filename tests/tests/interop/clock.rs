@@ -87,7 +87,11 @@ async fn ten_years_later_a_message_is_tried_once_more_before_it_is_given_up() {
         world.clock.advance(DECADE);
         let attempts = |world: &World| {
             let sessions = world.server.sessions();
-            sessions.iter().flat_map(|session| session.verbs()).filter(|verb| verb == "RCPT").count()
+            sessions
+                .iter()
+                .flat_map(|session| session.verbs())
+                .filter(|verb| verb == "RCPT")
+                .count()
         };
         let before = attempts(&world);
         if accepts {

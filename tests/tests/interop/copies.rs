@@ -95,7 +95,9 @@ async fn a_transaction_that_is_run_again_sends_its_message_once() {
     let work = async |mut transaction: LentTransaction| {
         shop.delivery.send(&mut transaction, envelope.clone(), message.clone()).await?;
         match runs.fetch_add(1, Ordering::SeqCst) {
-            0 | 1 => Err(Error::new(ErrorKind::Busy, "change the stock", "try the transaction again")),
+            0 | 1 => {
+                Err(Error::new(ErrorKind::Busy, "change the stock", "try the transaction again"))
+            }
             _ => Ok(()),
         }
     };

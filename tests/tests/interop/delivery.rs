@@ -76,7 +76,8 @@ async fn a_relay_that_comes_back_gets_everything_from_a_processor_that_runs_on()
     let queue = Queue::new();
     queue.send(&["b@example.net"], mail("waiting")).await;
     let busy = Do::reply_and_close("421 4.3.2 not now");
-    let server = ScriptedServer::start(Script::new().on_session(1, At::Greeting, busy)).await.unwrap();
+    let server =
+        ScriptedServer::start(Script::new().on_session(1, At::Greeting, busy)).await.unwrap();
     let run = Daemon::start(queue.command(["--json", "--relay", &server.url(), "run"]));
     server.wait_for_messages(1).await;
     run.wait_for("the relay's return", |line| line.contains("relay-resumed").then_some(())).await;
@@ -90,7 +91,11 @@ async fn a_relay_that_comes_back_gets_everything_from_a_processor_that_runs_on()
 async fn of_three_recipients_each_gets_what_was_answered_for_it() {
     let queue = Queue::new().configured("[delivery]\nfirst_retry = \"200ms\"\n");
     let script = Script::new()
-        .on_transaction(1, At::RcptTo("later@example.net".into()), Do::reply("450 4.2.0 greylisted"))
+        .on_transaction(
+            1,
+            At::RcptTo("later@example.net".into()),
+            Do::reply("450 4.2.0 greylisted"),
+        )
         .on(At::RcptTo("never@example.net".into()), Do::reply("571 5.7.1 not wanted here"));
     let server = ScriptedServer::start(script).await.unwrap();
     let everybody = ["now@example.net", "later@example.net", "never@example.net"];
@@ -125,10 +130,10 @@ async fn of_three_recipients_each_gets_what_was_answered_for_it() {
     };
     assert_eq!(of("failed"), [("never@example.net", "571 5.7.1 not wanted here")]);
     assert_eq!(of("deferred"), [("later@example.net", "450 4.2.0 greylisted")]);
-    assert_eq!(of("sent").iter().map(|sent| sent.0).collect::<Vec<_>>(), [
-        "now@example.net",
-        "later@example.net"
-    ]);
+    assert_eq!(
+        of("sent").iter().map(|sent| sent.0).collect::<Vec<_>>(),
+        ["now@example.net", "later@example.net"]
+    );
     assert!(events.iter().all(|event| event["message_id"] == *id));
     let kept = std::fs::read_to_string(queue.only_file(".failed/new")).unwrap();
     assert!(kept.contains("X-Envelope-To: <never@example.net>") && kept.contains("The end."));
@@ -137,7 +142,8 @@ async fn of_three_recipients_each_gets_what_was_answered_for_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_for_later_waits_and_what_is_out_of_time_is_given_up_after_an_attempt() {
     let queue = Queue::new().configured("[delivery]\nfirst_retry = \"100ms\"\n");
-    let script = Script::new().on(At::RcptTo("old@example.net".into()), Do::reply("450 4.2.0 later"));
+    let script =
+        Script::new().on(At::RcptTo("old@example.net".into()), Do::reply("450 4.2.0 later"));
     let server = ScriptedServer::start(script).await.unwrap();
     let send = |more: [&'static str; 3]| {
         let mut command = queue.command(["send", "-f", "from@example.org"]);

@@ -80,8 +80,7 @@ async fn whoever_follows_hears_everything_once_and_in_order() {
         (lines.len() >= wanted).then_some(lines)
     })
     .await;
-    let heard: Vec<Value> =
-        heard.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let heard: Vec<Value> = heard.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(heard, queue.events().await[before.len() / 2 + 1..]);
     worker.kill().await;
     follower.kill().await;
@@ -117,7 +116,10 @@ async fn a_message_is_shown_by_either_id_also_after_it_was_delivered() {
     let bare = message_id.trim_matches(['<', '>']);
     for name in [id.as_str(), &message_id] {
         let shown = queue.run(["--json", "show", name]).await.exits(0).json();
-        assert_eq!((&shown[0]["id"], &shown[0]["entry"]["state"]), (&id.clone().into(), &"queued".into()));
+        assert_eq!(
+            (&shown[0]["id"], &shown[0]["entry"]["state"]),
+            (&id.clone().into(), &"queued".into())
+        );
         let raw = queue.run(["show", "--raw", name]).await.exits(0).stdout;
         assert!(raw.starts_with("From: Shop") && raw.ends_with("The end.\r\n"), "{raw}");
         assert!(!raw.contains("X-Envelope"), "as it is sent");

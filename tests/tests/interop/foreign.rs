@@ -31,9 +31,8 @@ async fn write(
 
 /// From, recipients and subject of each message, in order.
 fn envelopes(messages: &[Value]) -> Vec<String> {
-    let line = |message: &Value| {
-        format!("{} {} {}", message["subject"], message["from"], message["to"])
-    };
+    let line =
+        |message: &Value| format!("{} {} {}", message["subject"], message["from"], message["to"]);
     let mut lines: Vec<String> = messages.iter().map(line).collect();
     lines.sort_unstable();
     lines

@@ -47,9 +47,8 @@ async fn set_aside(queue: &Queue) -> String {
     for command in ["list", "check"] {
         let done = queue.run(["--json", "--relay", "smtp://127.0.0.1:9", command]).await;
         let lines = done.stderr.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let notes: Vec<String> = lines
-            .filter_map(|line| Some(line.get("set_aside")?.as_str()?.to_owned()))
-            .collect();
+        let notes: Vec<String> =
+            lines.filter_map(|line| Some(line.get("set_aside")?.as_str()?.to_owned())).collect();
         assert!(!notes.is_empty(), "{command}: {done:?}");
         told.push_str(&notes.join("\n"));
         told.push('\n');
@@ -139,7 +138,8 @@ async fn what_is_not_whole_is_never_sent_and_is_named() {
     std::fs::remove_file(cut).unwrap();
     let name = cut.file_name().unwrap().to_str().unwrap();
     // The same message cut off here and there, with a byte more, with one changed, and empty.
-    let mut damaged = vec![Vec::new(), content[..40].to_vec(), content[..content.len() / 2].to_vec()];
+    let mut damaged =
+        vec![Vec::new(), content[..40].to_vec(), content[..content.len() / 2].to_vec()];
     damaged.push(content[..content.len() - 1].to_vec());
     damaged.push([&content[..], b"\r\n"].concat());
     let mut changed = content.clone();
@@ -156,7 +156,12 @@ async fn what_is_not_whole_is_never_sent_and_is_named() {
     put(&queue, "new", "empty", "");
     put(&queue, "cur", "letter", "Subject: a mail without an envelope\n\nbody\n");
     put(&queue, "new", "zope-cut", "X-Zope-From: a@example.org\nX-Zope-T");
-    put(&queue, "new", "zope-injected", "X-Zope-From: a@b\nX-Zope-To: evil@x\nX-Zope-To: c@d\n\nb\n");
+    put(
+        &queue,
+        "new",
+        "zope-injected",
+        "X-Zope-From: a@b\nX-Zope-To: evil@x\nX-Zope-To: c@d\n\nb\n",
+    );
 
     let told = set_aside(&queue).await;
     for (what, why) in [

@@ -32,11 +32,16 @@ async fn pythons_mailbox_reads_the_queue_and_flags_what_is_in_it() {
     let mut lines: Vec<&str> = done.stdout.lines().collect();
     lines.sort_unstable();
     let line = |subject| {
-        format!("<from@example.org>|<b@example.net>|{subject}|A line.\\n.\\n..two dots\\nThe end.\\n")
+        format!(
+            "<from@example.org>|<b@example.net>|{subject}|A line.\\n.\\n..two dots\\nThe end.\\n"
+        )
     };
     assert_eq!(lines, [line("one"), line("three"), line("two")]);
     let flagged = files_in(&queue.path().join("cur"));
-    assert!(flagged.iter().all(|file| file.display().to_string().ends_with(":2,FS")), "{flagged:?}");
+    assert!(
+        flagged.iter().all(|file| file.display().to_string().ends_with(":2,FS")),
+        "{flagged:?}"
+    );
     assert_eq!(flagged.len(), 3);
     all_three_arrive(&queue).await;
 }
@@ -116,7 +121,8 @@ async fn dovecot_opens_every_folder_writes_its_indexes_and_nothing_is_lost() {
     let moved = files_in(&queue.path().join("cur"));
     assert_eq!(moved.len(), 3, "{moved:?}");
     assert_eq!(moved.iter().filter(|file| file.to_str().unwrap().ends_with(":2,S")).count(), 2);
-    for index in ["dovecot-uidlist", ".deferred/dovecot.index.log", ".journal/cur", ".claimed/new"] {
+    for index in ["dovecot-uidlist", ".deferred/dovecot.index.log", ".journal/cur", ".claimed/new"]
+    {
         assert!(queue.path().join(index).exists(), "{index}");
     }
 

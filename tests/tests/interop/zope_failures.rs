@@ -42,9 +42,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
-use sendmail_core::{
-    Envelope, MailDelivery as _, Message, QueueStore, Timestamp, Transaction,
-};
+use sendmail_core::{Envelope, MailDelivery as _, Message, QueueStore, Timestamp, Transaction};
 use sendmail_maildir::{MaildirOptions, MaildirStore};
 use sendmail_testkit::ManualClock;
 use sendmail_testkit::smtp::{At, Certificates, Do, Script, ScriptedServer};
@@ -84,7 +82,10 @@ async fn one_of_two_is_never_lost() {
         assert_eq!(sent[0]["recipient"], "b@example.net");
         let other = queue.events_of(kind).await;
         assert_eq!(other.len(), 1);
-        assert_eq!((&other[0]["recipient"], &other[0]["reply"]), (&"c@example.net".into(), &answer.into()));
+        assert_eq!(
+            (&other[0]["recipient"], &other[0]["reply"]),
+            (&"c@example.net".into(), &answer.into())
+        );
         let entry = queue.only_entry().await;
         assert_eq!((&entry["state"], &entry["to"][0]), (&kind.into(), &"c@example.net".into()));
     }
@@ -115,7 +116,9 @@ async fn refused_credentials_fail_no_mail() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_feed_in_an_address_is_refused() {
     let queue = Queue::new();
-    for bad in ["a@example.org\nX-Envelope-To: <evil@x>", "a@x\r\nRCPT TO:<evil@x>", "a@x\rb", "<a@x\n>"] {
+    for bad in
+        ["a@example.org\nX-Envelope-To: <evil@x>", "a@x\r\nRCPT TO:<evil@x>", "a@x\rb", "<a@x\n>"]
+    {
         for words in [["send", "-f", bad, "b@example.net"], ["send", "-f", "a@example.org", bad]] {
             let done = finish(queue.command(words), mail("injected").as_bytes()).await.exits(65);
             assert_eq!(done.stderr.lines().count(), 1, "it is told on one line: {done:?}");
@@ -214,7 +217,8 @@ async fn fill(path: &Path, count: usize) -> Vec<String> {
         let (path, clock) = (path.to_owned(), Arc::new(instant.clone()));
         tasks.spawn(async move {
             let options = MaildirOptions::default().with_clock(clock.clone());
-            let store: Arc<dyn QueueStore> = Arc::new(MaildirStore::open(path, options).await.unwrap());
+            let store: Arc<dyn QueueStore> =
+                Arc::new(MaildirStore::open(path, options).await.unwrap());
             let delivery = QueuedDelivery::new(store, clock.clone());
             let manager = TransactionManager::new(clock);
             for number in (part..count).step_by(4) {

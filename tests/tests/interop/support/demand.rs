@@ -57,7 +57,8 @@ pub(crate) fn skip(why: &str) {
     assert_ne!(std::env::var("SENDMAIL_TEST_NO_SKIP").as_deref(), Ok("1"), "{line}");
     match std::env::var_os("SENDMAIL_TEST_SKIPS") {
         Some(file) => {
-            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).unwrap();
+            let mut file =
+                std::fs::OpenOptions::new().create(true).append(true).open(file).unwrap();
             file.write_all(line.as_bytes()).unwrap();
         }
         None => std::io::stderr().write_all(line.as_bytes()).unwrap(),

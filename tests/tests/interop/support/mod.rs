@@ -2,8 +2,8 @@
 
 mod binary;
 mod daemon;
-pub(crate) mod dovecot;
 pub(crate) mod demand;
+pub(crate) mod dovecot;
 mod messages;
 pub(crate) mod postfix;
 mod queue;

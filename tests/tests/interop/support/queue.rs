@@ -58,7 +58,10 @@ impl Queue {
     }
 
     /// `sendmail-queue` with this queue and configuration, its environment free of others.
-    pub(crate) fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+    pub(crate) fn command<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Command {
         let mut command = Command::new(binary());
         for name in ["SENDMAIL_QUEUE", "SENDMAIL_RELAY", "SENDMAIL_CONFIG"] {
             command.env_remove(name);
@@ -72,7 +75,10 @@ impl Queue {
     }
 
     /// Runs a command to its end.
-    pub(crate) async fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Done {
+    pub(crate) async fn run<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Done {
         finish(self.command(arguments), b"").await
     }
 
