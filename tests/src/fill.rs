@@ -9,9 +9,9 @@ use sendmail_maildir::{MaildirOptions, MaildirStore};
 use sendmail_txn::{QueuedDelivery, TransactionManager};
 
 use crate::Result;
-use crate::plan::message_id;
+use crate::plan::Mail;
 
-/// Puts `count` messages of about `length` bytes into the queue, `at_once` of them in one transaction.
+/// Puts `count` messages of `length` bytes into the queue, `at_once` of them in one transaction.
 ///
 /// # Errors
 ///
@@ -22,14 +22,12 @@ pub async fn fill(queue: &Path, count: usize, length: usize, at_once: usize) -> 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let manager = TransactionManager::new(clock.clone());
     let delivery = QueuedDelivery::new(store, clock);
-    let mut left = count;
-    while left > 0 {
+    for mails in mails(count, length).chunks(at_once) {
         let mut transaction = manager.begin();
-        for _ in 0..left.min(at_once) {
-            let envelope = Envelope::parse("a@example.org", ["b@example.net"])?;
-            let message = message(left, length)?;
+        for mail in mails {
+            let envelope = Envelope::parse("shop@example.org", &mail.recipients)?;
+            let message = Message::from_raw(&mail.bytes(), SystemClock.now(), "crash.test")?;
             delivery.send(&mut transaction, envelope, message).await?;
-            left -= 1;
         }
         let pending = manager.commit(transaction).await.into_result()?;
         if let Some(pending) = pending.into_iter().next() {
@@ -39,29 +37,14 @@ pub async fn fill(queue: &Path, count: usize, length: usize, at_once: usize) -> 
     Ok(())
 }
 
-fn message(number: usize, length: usize) -> Result<Message> {
-    let mut text = format!(
-        "From: a@example.org\r\nTo: b@example.net\r\nSubject: number {number}\r\n\
-         Message-ID: {}\r\nDate: Tue, 24 Nov 2026 07:08:55 +0000\r\n\r\n",
-        message_id(&format!("f{number}"))
-    );
-    while text.len() < length {
-        let line = "x".repeat((length - text.len()).clamp(2, 72) - 2);
-        text.push_str(&line);
-        text.push_str("\r\n");
-    }
-    Ok(Message::from_raw(text.as_bytes(), SystemClock.now(), "crash.test")?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_is_as_long_as_it_should_be() {
-        for length in [500, 1024, 5000] {
-            let got = message(7, length).unwrap().as_bytes().len();
-            assert!((length..length + 2).contains(&got), "{got} for {length}");
-        }
-    }
+/// The mails with which a queue is filled.
+#[must_use]
+pub fn mails(count: usize, length: usize) -> Vec<Mail> {
+    let mail = |number| Mail {
+        marker: format!("f{number}"),
+        recipients: vec!["r0@example.net".to_owned()],
+        length,
+        undone: false,
+    };
+    (0..count).map(mail).collect()
 }

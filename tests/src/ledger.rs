@@ -424,7 +424,7 @@ mod tests {
 
     fn mail(marker: &str) -> Mail {
         let recipients = vec!["a@example.net".to_owned()];
-        Mail { marker: marker.to_owned(), recipients, lines: 3, undone: false }
+        Mail { marker: marker.to_owned(), recipients, length: 300, undone: false }
     }
 
     fn copy(marker: &str, client: &str, at_ms: i64) -> Copy {

@@ -37,8 +37,8 @@ pub struct Mail {
     pub marker: String,
     /// Who gets it.
     pub recipients: Vec<String>,
-    /// How many lines its body has.
-    pub lines: u32,
+    /// How many bytes it has, if that is not less than its header takes.
+    pub length: usize,
     /// Whether it is taken back by rolling back to a savepoint.
     pub undone: bool,
 }
@@ -57,15 +57,12 @@ impl Plan {
         let count = if random.bool() { 1 } else { random.u64(2..=5) };
         let mails = (0..count).map(|index| {
             let undone = with_savepoint && index > 0 && random.bool();
+            let long = random.u8(0..20) == 0;
             let to = if random.u8(0..4) == 0 { random.u8(2..=3) } else { 1 };
             Mail {
                 marker: format!("t{number}-m{index}"),
                 recipients: (0..to).map(|n| format!("r{n}@example.net")).collect(),
-                lines: if random.u8(0..20) == 0 {
-                    random.u32(500..1500)
-                } else {
-                    random.u32(0..20)
-                },
+                length: random.usize(..if long { 60_000 } else { 1500 }),
                 undone,
             }
         });
@@ -89,14 +86,18 @@ impl Mail {
             self.marker,
             message_id(&self.marker)
         );
-        let mut random = Rng::with_seed(u64::from(self.lines));
-        for _ in 0..self.lines {
-            // Lines that start with dots, or are nothing but a dot, are the ones that get lost.
-            let dots = ".".repeat(usize::from(random.u8(0..3)));
-            let fill = "x".repeat(random.usize(0..60));
+        // Lines that start with dots, or are nothing but a dot, are the ones that get lost.
+        let end = ".\r\n..\r\nthe end\r\n";
+        let mut random = Rng::with_seed(self.length as u64);
+        while let left @ 2.. = self.length.saturating_sub(text.len() + end.len()) {
+            let room = random.usize(2..76).min(left);
+            // One byte left over would be no line.
+            let room = if left - room == 1 { left } else { room };
+            let dots = ".".repeat(random.usize(0..3).min(room - 2));
+            let fill = "x".repeat(room - 2 - dots.len());
             text.push_str(&format!("{dots}{fill}\r\n"));
         }
-        text.push_str(".\r\n..\r\nthe end\r\n");
+        text.push_str(end);
         text.into_bytes()
     }
 }
@@ -136,6 +137,15 @@ mod tests {
             }
         }
         assert_eq!(marker_of("<a@example.org>"), None);
+    }
+
+    #[test]
+    fn a_mail_is_as_long_as_it_should_be() {
+        for length in (400..600).chain([1024, 10_000]) {
+            let (marker, recipients) = ("t1".to_owned(), vec!["a@example.net".to_owned()]);
+            let mail = Mail { marker, recipients, length, undone: false };
+            assert_eq!(mail.bytes().len(), length);
+        }
     }
 
     #[test]

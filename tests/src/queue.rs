@@ -80,12 +80,35 @@ impl Queue {
         Ok(Self { program: programs::sendmail_queue()?, path: path.into() })
     }
 
-    /// Starts a processor; what it has to say goes to a file beside the queue.
+    /// Starts a processor that runs until it is told to stop; what it has to say goes to a file beside
+    /// the queue.
     ///
     /// # Errors
     ///
     /// It cannot be started.
     pub fn start(&self, processor: &Processor) -> Result<Child> {
+        let beside = self.path.parent().unwrap_or(&self.path);
+        let log = File::options().create(true).append(true).open(beside.join("processors.log"))?;
+        let mut command = self.processor(processor)?;
+        Ok(command.stdout(log.try_clone()?).stderr(log).spawn()?)
+    }
+
+    /// Delivers all that is due, and waits for the end.
+    ///
+    /// # Errors
+    ///
+    /// It failed, or something was left for later.
+    pub async fn run_once(&self, processor: &Processor) -> Result<()> {
+        let output = self.processor(processor)?.arg("--once").output().await?;
+        if output.status.success() { Ok(()) } else { Err(failed("run --once", &output)) }
+    }
+
+    /// The command that runs a processor.
+    ///
+    /// # Errors
+    ///
+    /// Its configuration cannot be written.
+    pub fn processor(&self, processor: &Processor) -> Result<Command> {
         let beside = self.path.parent().unwrap_or(&self.path);
         let config = beside.join(format!("{}.toml", processor.name));
         let text = format!(
@@ -94,10 +117,9 @@ impl Queue {
             processor.relay, processor.name, processor.connections
         );
         std::fs::write(&config, text)?;
-        let log = File::options().create(true).append(true).open(beside.join("processors.log"))?;
         let mut command = self.command(["run", "--quiet"]);
         command.arg("--config").arg(config);
-        Ok(command.stdout(log.try_clone()?).stderr(log).spawn()?)
+        Ok(command)
     }
 
     /// How many messages are where.

@@ -43,7 +43,12 @@ struct Arguments {
 enum Role {
     /// Runs the transactions that standard input tells it
     #[command(hide = true)]
-    Producer { queue: PathBuf },
+    Producer {
+        queue: PathBuf,
+        /// Does everything that touches the disk in one thread, so that its calls can be counted
+        #[arg(long)]
+        one_thread: bool,
+    },
     /// Claims messages and says which
     #[command(hide = true)]
     Claimer { queue: PathBuf, first: usize },
@@ -52,14 +57,27 @@ enum Role {
     Release { queue: PathBuf },
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(Role::Producer { one_thread: true, .. }) = &arguments.role {
+        runtime.max_blocking_threads(1);
+    }
+    match runtime.enable_all().build() {
+        Ok(runtime) => runtime.block_on(act(&arguments)),
+        Err(error) => {
+            println!("crash-test: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn act(arguments: &Arguments) -> ExitCode {
     let done = match &arguments.role {
-        Some(Role::Producer { queue }) => producer::run(queue).await.map(|()| true),
+        Some(Role::Producer { queue, .. }) => producer::run(queue).await.map(|()| true),
         Some(Role::Claimer { queue, first }) => claimer::run(queue, *first).await.map(|()| true),
         Some(Role::Release { queue }) => release(queue).await.map(|()| true),
-        None => test(&arguments).await,
+        None => test(arguments).await,
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
