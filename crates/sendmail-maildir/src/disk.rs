@@ -5,10 +5,11 @@
 //! that nobody can swap a directory of the queue for a link while it is in use.
 
 use std::ffi::{CString, OsStr};
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 pub(crate) use rustix::fs::Stat;
@@ -62,6 +63,7 @@ impl Dir {
 
     /// Opens the directory `name`, made with mode 0700 and synced into this one if it is missing.
     pub(crate) fn make_dir(&self, name: &str) -> io::Result<Self> {
+        fault(Op::Make)?;
         loop {
             if let Some(dir) = self.open_dir(name)? {
                 return Ok(dir);
@@ -81,21 +83,25 @@ impl Dir {
 
     /// Its names, streamed in the file system's order, without `.` and `..`.
     pub(crate) fn names(&self) -> io::Result<Names> {
+        fault(Op::Read)?;
         Ok(Names { dir: sys::Dir::read_from(&self.fd)? })
     }
 
     /// Makes every entry of it durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
+        fault(Op::Sync)?;
         Ok(sys::fsync(&self.fd)?)
     }
 
     /// Makes everything on its file system durable. Costly; for rare moments.
     pub(crate) fn sync_all(&self) -> io::Result<()> {
+        fault(Op::Sync)?;
         Ok(sys::syncfs(&self.fd)?)
     }
 
     /// Makes a file that must not exist, with mode 0600.
     pub(crate) fn create(&self, name: &[u8]) -> io::Result<File> {
+        fault(Op::Make)?;
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(File::from(sys::openat(&self.fd, OsStr::from_bytes(name), flags, FILE_MODE)?))
@@ -104,6 +110,7 @@ impl Dir {
     /// Opens a regular file for reading, and for writing too if asked. Never blocks and never follows
     /// a link; what is no regular file is an error of kind `InvalidInput`.
     pub(crate) fn open_file(&self, name: &[u8], write: bool) -> io::Result<File> {
+        fault(Op::Read)?;
         let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
         let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file =
@@ -129,8 +136,9 @@ impl Dir {
     pub(crate) fn write_synced(&self, name: &[u8], parts: &[&[u8]]) -> io::Result<()> {
         let write = || {
             let mut file = self.create(name)?;
+            fault(Op::Write)?;
             parts.iter().try_for_each(|part| file.write_all(part))?;
-            file.sync_all()
+            sync(&file)
         };
         let result = write();
         if result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::AlreadyExists) {
@@ -142,34 +150,40 @@ impl Dir {
 
     /// Renames `from` in this directory to `to` in `target`, replacing what is there.
     pub(crate) fn rename(&self, from: &[u8], target: &Self, to: &[u8]) -> io::Result<()> {
+        fault(Op::Rename)?;
         let (from, to) = (OsStr::from_bytes(from), OsStr::from_bytes(to));
         Ok(sys::renameat(&self.fd, from, &target.fd, to)?)
     }
 
     /// As [`Dir::rename`], but an error of kind `AlreadyExists` if `to` exists.
     pub(crate) fn rename_new(&self, from: &[u8], target: &Self, to: &[u8]) -> io::Result<()> {
+        fault(Op::Rename)?;
         let (from, to) = (OsStr::from_bytes(from), OsStr::from_bytes(to));
         Ok(sys::renameat_with(&self.fd, from, &target.fd, to, RenameFlags::NOREPLACE)?)
     }
 
     /// Gives the file `from` the second name `to`; an error of kind `AlreadyExists` if it is taken.
     pub(crate) fn link(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        fault(Op::Make)?;
         let (from, to) = (OsStr::from_bytes(from), OsStr::from_bytes(to));
         Ok(sys::linkat(&self.fd, from, &self.fd, to, AtFlags::empty())?)
     }
 
     /// Removes a file.
     pub(crate) fn unlink(&self, name: &[u8]) -> io::Result<()> {
+        fault(Op::Unlink)?;
         Ok(sys::unlinkat(&self.fd, OsStr::from_bytes(name), AtFlags::empty())?)
     }
 
     /// Removes a directory if it is empty.
     pub(crate) fn remove_dir(&self, name: &str) -> io::Result<()> {
+        fault(Op::Unlink)?;
         Ok(sys::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?)
     }
 
     /// What `name` is, without following it.
     pub(crate) fn stat(&self, name: &[u8]) -> io::Result<Stat> {
+        fault(Op::Read)?;
         Ok(sys::statat(&self.fd, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
@@ -257,6 +271,7 @@ fn kind(file_type: FileType) -> Kind {
 /// `file` is made to have room for `length` bytes, so that writing within them cannot fail for lack
 /// of space. Where the file system cannot promise that, zeros are written.
 pub(crate) fn allocate(file: &File, length: u64) -> io::Result<()> {
+    fault(Op::Write)?;
     match sys::fallocate(file, sys::FallocateFlags::empty(), 0, length) {
         Err(rustix::io::Errno::OPNOTSUPP) => {
             let mut file = file;
@@ -273,6 +288,30 @@ pub(crate) fn allocate(file: &File, length: u64) -> io::Result<()> {
     }
 }
 
+/// Writes all of `bytes` at an offset.
+pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    fault(Op::Write)?;
+    file.write_all_at(bytes, offset)
+}
+
+/// Makes a file's content durable, and its length.
+pub(crate) fn sync_data(file: &File) -> io::Result<()> {
+    fault(Op::Sync)?;
+    file.sync_data()
+}
+
+/// Makes all of a file durable, its permissions included.
+pub(crate) fn sync(file: &File) -> io::Result<()> {
+    fault(Op::Sync)?;
+    file.sync_all()
+}
+
+/// Changes a file's permissions.
+pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+    fault(Op::Mode)?;
+    file.set_permissions(Permissions::from_mode(mode))
+}
+
 /// Whether the file that `name` in `dir` leads to is `file`.
 pub(crate) fn is_same(dir: &Dir, name: &[u8], file: &File) -> io::Result<bool> {
     let ours = sys::fstat(file)?;
@@ -280,5 +319,71 @@ pub(crate) fn is_same(dir: &Dir, name: &[u8], file: &File) -> io::Result<bool> {
         Ok(found) => Ok(found.st_ino == ours.st_ino && found.st_dev == ours.st_dev),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// A kind of operation, to let one of them fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Op {
+    Make,
+    Read,
+    Write,
+    Sync,
+    Rename,
+    Unlink,
+    Mode,
+}
+
+/// Where an operation may be made to fail, in tests.
+#[cfg(not(test))]
+#[expect(clippy::unnecessary_wraps, reason = "it fails in tests")]
+#[inline]
+fn fault(_operation: Op) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+use faults::fault;
+
+/// Faults for tests: one operation of this thread fails, the one that a test chose by its number.
+#[cfg(test)]
+pub(crate) mod faults {
+    use std::cell::Cell;
+    use std::io;
+
+    use super::Op;
+
+    thread_local! {
+        static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+        static ERROR: Cell<i32> = const { Cell::new(0) };
+        static FAILED: Cell<Option<Op>> = const { Cell::new(None) };
+    }
+
+    /// Lets the operation after `count` others fail with this error of the system.
+    pub(crate) fn fail_after(count: u32, error: i32) {
+        LEFT.set(Some(count));
+        ERROR.set(error);
+        FAILED.set(None);
+    }
+
+    /// Lets no more operation fail. Returns which one did.
+    pub(crate) fn stop() -> Option<Op> {
+        LEFT.set(None);
+        FAILED.take()
+    }
+
+    pub(super) fn fault(operation: Op) -> io::Result<()> {
+        match LEFT.get() {
+            None => Ok(()),
+            Some(0) => {
+                LEFT.set(None);
+                FAILED.set(Some(operation));
+                Err(io::Error::from_raw_os_error(ERROR.get()))
+            }
+            Some(left) => {
+                LEFT.set(Some(left - 1));
+                Ok(())
+            }
+        }
     }
 }

@@ -21,6 +21,7 @@ use std::os::unix::fs::FileExt as _;
 use uuid::Uuid;
 
 use super::record::Record;
+use crate::disk::{sync_data, write_at};
 use crate::name::OwnerId;
 
 const MAGIC: &[u8; 8] = b"SMRSJ1\r\n";
@@ -48,7 +49,7 @@ impl Header {
         bytes[8..24].copy_from_slice(worker.as_bytes());
         bytes[24..40].copy_from_slice(boot.as_bytes());
         bytes[40..56].copy_from_slice(&watermark_bytes(START));
-        file.write_all_at(&bytes, 0)
+        write_at(file, &bytes, 0)
     }
 
     /// Reads the header; nothing if the file is no segment, or not yet.
@@ -80,7 +81,7 @@ impl Header {
 
 /// Says that everything before `offset` is durable.
 pub(crate) fn set_watermark(file: &File, offset: u64) -> io::Result<()> {
-    file.write_all_at(&watermark_bytes(offset), 40)
+    write_at(file, &watermark_bytes(offset), 40)
 }
 
 /// Says that nothing more will be appended; the records must be durable already. What was
@@ -88,8 +89,8 @@ pub(crate) fn set_watermark(file: &File, offset: u64) -> io::Result<()> {
 pub(crate) fn seal(file: &File, end: u64) -> io::Result<()> {
     file.set_len(end)?;
     set_watermark(file, end)?;
-    file.write_all_at(&1u64.to_le_bytes(), 56)?;
-    file.sync_data()
+    write_at(file, &1u64.to_le_bytes(), 56)?;
+    sync_data(file)
 }
 
 fn watermark_bytes(offset: u64) -> [u8; 16] {
