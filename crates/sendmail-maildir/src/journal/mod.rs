@@ -11,7 +11,6 @@ pub(crate) mod segment;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use sendmail_core::{MailEvent, MessageId, QueueId, Recipient, Reply};
@@ -19,9 +18,9 @@ use uuid::Uuid;
 
 use self::record::Record;
 use self::segment::{Header, START, frame, seal, set_watermark};
-use crate::disk::{Dir, allocate};
+use crate::disk::{Dir, allocate, sync, sync_data, write_at};
 use crate::name::OwnerId;
-use crate::queue::is_full;
+use crate::queue::{gone, is_full};
 
 /// How large a segment is made unless one claim needs more.
 const SEGMENT_SIZE: u64 = 4 << 20;
@@ -77,7 +76,8 @@ pub(crate) struct Mark {
 impl Journal {
     /// Begins a journal for `worker`.
     pub(crate) fn begin(dir: &Dir, worker: OwnerId, boot: Uuid) -> io::Result<Self> {
-        let (segment, size) = new_segment(dir, worker, boot, START + FREE)?;
+        let (segment, size) =
+            new_segment(dir, worker, boot, START + FREE, &[]).map_err(|failed| failed.error)?;
         let state = State {
             segment: std::sync::Arc::new(segment),
             size,
@@ -108,25 +108,38 @@ impl Journal {
             state = self.synced.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.check()?;
-        claims.sync()?;
+        let turned = self.turn_over(&mut state, dir, claims, bytes);
+        turned.inspect(|()| state.reserved += bytes)
+    }
+
+    /// Goes on in a new segment with room for `bytes` more.
+    ///
+    /// Invariant: from the moment at which the new segment can be seen it is the newest, and the only
+    /// one that is read of this worker. So it is whole before it gets its name, and if anything fails
+    /// afterwards nothing more is written at all.
+    fn turn_over(&self, state: &mut State, dir: &Dir, claims: &Dir, bytes: u64) -> io::Result<()> {
+        claims.sync().inspect_err(|_| state.broken = true)?;
         let mut carried = Vec::new();
         state.open.values().flatten().for_each(|record| frame(record, &mut carried));
-        let need = START + carried.len() as u64 + state.reserved + bytes + FREE;
-        let (segment, size) = new_segment(dir, self.worker, self.boot, need)?;
-        segment.write_all_at(&carried, START)?;
-        segment.sync_data()?;
-        // The old segment is sealed only now: a crash in between leaves two that say the same.
-        if let Err(error) = state.segment.sync_data().and_then(|()| seal(&state.segment, state.end))
-        {
-            state.broken = true;
-            return Err(error);
-        }
         let end = START + carried.len() as u64;
-        set_watermark(&segment, end)?;
-        let reserved = state.reserved + bytes;
+        let need = end + state.reserved + bytes + FREE;
+        let (segment, size) = new_segment(dir, self.worker, self.boot, need, &carried).map_err(
+            |NotBegun { error, visible }| {
+                state.broken |= visible;
+                error
+            },
+        )?;
+        // The old segment is sealed only now: a crash in between leaves two that say the same.
+        let sealed = sync_data(&state.segment).and_then(|()| seal(&state.segment, state.end));
+        sealed.and_then(|()| set_watermark(&segment, end)).inspect_err(|_| state.broken = true)?;
         state.segment = std::sync::Arc::new(segment);
-        (state.size, state.end, state.durable, state.reserved) = (size, end, end, reserved);
+        (state.size, state.end, state.durable) = (size, end, end);
         Ok(())
+    }
+
+    /// Writes nothing more: something that the records rely on could not be made durable.
+    pub(crate) fn break_off(&self) {
+        self.lock().broken = true;
     }
 
     /// Gives back what a claim had kept free, when it is finished.
@@ -147,7 +160,7 @@ impl Journal {
                 "the journal's segment is full",
             ));
         }
-        state.segment.write_all_at(&bytes, state.end)?;
+        write_at(&state.segment, &bytes, state.end)?;
         state.end += bytes.len() as u64;
         records.iter().for_each(|record| state.note(record));
         Ok(Mark { segment: state.segment.clone(), end: state.end })
@@ -170,7 +183,11 @@ impl Journal {
         state.syncing = true;
         let (segment, end) = (state.segment.clone(), state.end);
         drop(state);
-        let result = segment.sync_data().and_then(|()| set_watermark(&segment, end));
+        let result = sync_data(&segment);
+        if result.is_ok() {
+            // If it fails readers lag behind until the next one; the records are durable.
+            let _ = set_watermark(&segment, end);
+        }
         let mut state = self.lock();
         state.syncing = false;
         match &result {
@@ -187,7 +204,7 @@ impl Journal {
         let mut state = self.lock();
         if !state.broken {
             // Whoever takes over seals what this could not.
-            let _ = state.segment.sync_data().and_then(|()| seal(&state.segment, state.end));
+            let _ = sync_data(&state.segment).and_then(|()| seal(&state.segment, state.end));
             state.broken = true;
         }
     }
@@ -223,41 +240,61 @@ impl State {
     }
 }
 
-/// Makes a segment under the next free number: of the usual size, or, on a disk that has not got that
-/// much, of the size that is needed.
-fn new_segment(dir: &Dir, worker: OwnerId, boot: Uuid, need: u64) -> io::Result<(File, u64)> {
-    match try_segment(dir, worker, boot, need.max(SEGMENT_SIZE)) {
-        Err(error) if is_full(&error) && need < SEGMENT_SIZE => {
-            try_segment(dir, worker, boot, need)
-        }
-        other => other,
-    }
+/// A segment could not be begun.
+struct NotBegun {
+    error: io::Error,
+    /// Whether it can be seen nevertheless: its name could not be made durable.
+    visible: bool,
 }
 
-fn try_segment(dir: &Dir, worker: OwnerId, boot: Uuid, size: u64) -> io::Result<(File, u64)> {
+/// Makes a segment with these records under the next free number: of the usual size, or, on a disk
+/// that has not got that much, of the size that is needed.
+fn new_segment(
+    dir: &Dir,
+    worker: OwnerId,
+    boot: Uuid,
+    need: u64,
+    records: &[u8],
+) -> Result<(File, u64), NotBegun> {
     let temporary = format!(".new-{worker}").into_bytes();
-    match dir.unlink(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let file = dir.create(&temporary)?;
-    let make = || {
-        allocate(&file, size)?;
-        Header::write(worker, boot, &file)?;
-        file.sync_all()?;
-        let mut sequence = sequences(dir)?.last().map_or(1, |last| last + 1);
-        loop {
-            match dir.rename_new(&temporary, dir, &segment_name(sequence)) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => sequence += 1,
-                other => return other,
-            }
-        }
+    let make = |size| write_segment(dir, &temporary, worker, boot, size, records);
+    let made = match make(need.max(SEGMENT_SIZE)) {
+        Err(error) if is_full(&error) && need < SEGMENT_SIZE => make(need).map(|file| (file, need)),
+        other => other.map(|file| (file, need.max(SEGMENT_SIZE))),
     };
-    match make().and_then(|()| dir.sync()) {
-        Ok(()) => Ok((file, size)),
-        Err(error) => {
-            let _ = dir.unlink(&temporary);
-            Err(error)
+    let named = made.and_then(|made| give_number(dir, &temporary).map(|()| made));
+    let made = named.map_err(|error| {
+        let _ = dir.unlink(&temporary);
+        NotBegun { error, visible: false }
+    })?;
+    dir.sync().map_err(|error| NotBegun { error, visible: true })?;
+    Ok(made)
+}
+
+/// Writes a whole segment, durable but for its name.
+fn write_segment(
+    dir: &Dir,
+    name: &[u8],
+    worker: OwnerId,
+    boot: Uuid,
+    size: u64,
+    records: &[u8],
+) -> io::Result<File> {
+    gone(dir.unlink(name))?;
+    let file = dir.create(name)?;
+    allocate(&file, size)?;
+    Header::write(worker, boot, &file)?;
+    write_at(&file, records, START)?;
+    sync(&file)?;
+    Ok(file)
+}
+
+fn give_number(dir: &Dir, temporary: &[u8]) -> io::Result<()> {
+    let mut sequence = sequences(dir)?.last().map_or(1, |last| last + 1);
+    loop {
+        match dir.rename_new(temporary, dir, &segment_name(sequence)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => sequence += 1,
+            other => return other,
         }
     }
 }
@@ -283,6 +320,7 @@ pub(crate) fn sequences(dir: &Dir) -> io::Result<Vec<Sequence>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::faults;
     use crate::journal::segment::Records;
 
     fn id(n: u8) -> QueueId {
@@ -309,6 +347,30 @@ mod tests {
         let (new, carried) = records(&dir, 2);
         assert_eq!(carried, [Record::Claimed(id(1)), Record::HandedOver(id(1))]);
         assert!(!new.sealed && new.watermark > START);
+    }
+
+    /// Whoever takes over reads the newest segment alone.
+    #[test]
+    fn whatever_fails_in_turning_over_the_newest_segment_knows_all() {
+        for count in 0.. {
+            let temp = tempfile::tempdir().unwrap();
+            let dir = Dir::open(temp.path()).unwrap();
+            let journal = Journal::begin(&dir, Uuid::from_bytes([1; 16]), Uuid::nil()).unwrap();
+            journal.append(&[Record::Claimed(id(1)), Record::Begun(id(1))]).unwrap();
+            faults::fail_after(count, 5);
+            let turned = journal.reserve(&dir, &dir, SEGMENT_SIZE);
+            let failed = faults::stop();
+            let mut wanted = vec![Record::Claimed(id(1)), Record::Begun(id(1))];
+            if journal.append(&[Record::HandedOver(id(1))]).is_ok() {
+                wanted.push(Record::HandedOver(id(1)));
+            }
+            let newest = sequences(&dir).unwrap().pop().unwrap();
+            assert_eq!(records(&dir, newest).1, wanted, "operation {count}, {failed:?}");
+            if failed.is_none() {
+                assert!(turned.is_ok() && newest == 2);
+                break;
+            }
+        }
     }
 
     #[test]
