@@ -79,6 +79,10 @@ struct Source {
     end: Option<u64>,
 }
 
+/// How many segments with something to tell are merged by time, the earliest first: memory does not
+/// grow with the history. More workers than that are told of in turn.
+const MOST_MERGED: usize = 16;
+
 /// Reads at most `limit` events behind `after`, oldest first as far as the workers' clocks agree.
 pub(crate) fn read(dir: &Dir, after: Option<&Cursor>, limit: usize) -> Result<EventPage> {
     let operation = "read events";
@@ -92,8 +96,11 @@ pub(crate) fn read(dir: &Dir, after: Option<&Cursor>, limit: usize) -> Result<Ev
         })?,
     };
     check_kept(&position, &existing)?;
-    let mut sources = Vec::new();
+    let mut sources: Vec<Source> = Vec::new();
     for sequence in &existing {
+        if sources.iter().filter(|source| !source.events.is_empty()).count() >= MOST_MERGED {
+            break;
+        }
         if let Some(offset) = position.offset(*sequence) {
             let source = open(dir, *sequence, offset, limit);
             sources.extend(source.map_err(|error| Error::io(operation, error))?);
@@ -216,6 +223,32 @@ mod tests {
         }
         two.close();
         assert_eq!(times(&read(&dir, Some(&all.events[5].0), 9).unwrap()), [10]);
+    }
+
+    #[test]
+    fn a_long_history_is_read_to_its_end_and_each_event_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        for n in 0..40 {
+            let journal = Journal::begin(&dir, Uuid::from_bytes([n; 16]), Uuid::nil()).unwrap();
+            let events = [event(i64::from(n)), event(i64::from(n) + 100)];
+            let mark = journal.append(&events[..usize::from(n % 3)]).unwrap();
+            journal.sync(&mark).unwrap();
+            if n % 5 != 0 {
+                journal.close();
+            }
+        }
+        let (mut seen, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = read(&dir, cursor.as_ref(), 3).unwrap();
+            let Some((last, _)) = page.events.last() else { break };
+            cursor = Some(last.clone());
+            seen.extend(times(&page));
+        }
+        assert_eq!(seen.len(), (0..40).map(|n| n % 3).sum::<usize>());
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), (0..40).map(|n| n % 3).sum::<usize>(), "none twice");
     }
 
     #[test]
