@@ -9,30 +9,37 @@
 //! still being prepared by somebody else, so a fence is left with the answer: a proposal over a fenced
 //! message fails, and nobody publishes it any more.
 
-use std::fs::{File, Permissions};
+use std::collections::HashSet;
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
 
 use sendmail_core::{Decision, Error, ErrorKind, QueueId, Result, TransactionId};
 use sha2::{Digest as _, Sha256};
 
-use crate::disk::Dir;
+use crate::disk::{Dir, set_mode, sync};
 use crate::name::{MessageName, OwnerId, parse_owner};
 use crate::owner;
 use crate::queue::{Queue, gone, lock, uncertain};
 
 const VERSION_LINE: &str = "version 1";
 const DECIDED: u32 = 0o700;
+/// Decided, and the sync of that failed: a sync of the same file proves nothing any more.
+const DOUBTFUL: u32 = 0o710;
+const DECIDED_BIT: u32 = 0o100;
+const DOUBTFUL_BIT: u32 = 0o010;
 /// The longest manifest that is read: some hundred thousand messages.
 const MAX_MANIFEST: u64 = 16 << 20;
 
 /// What this process proposed.
-#[derive(Debug)]
-pub(crate) struct Proposal {
-    /// Held open: deciding opens nothing.
-    file: File,
+#[derive(Debug, Clone)]
+pub(crate) enum Proposal {
+    /// The manifest, held open: deciding opens nothing.
+    Open(Arc<File>),
+    /// The decision is durable.
+    Decided,
     /// After a failed sync nothing is known about it any more, and nothing is done to it.
-    uncertain: bool,
+    Uncertain,
 }
 
 /// A manifest as it is found in the directory.
@@ -45,6 +52,10 @@ pub(crate) struct Manifest {
     /// Those of them that are in this queue; the others are in queues that name this one.
     pub(crate) own: Vec<QueueId>,
     pub(crate) decided: bool,
+    /// Whether it proves itself whole; if not it names nothing.
+    pub(crate) whole: bool,
+    /// Whether the sync of the decision failed.
+    doubtful: bool,
 }
 
 impl Queue {
@@ -55,10 +66,16 @@ impl Queue {
 
     pub(crate) fn propose(&self, transaction: TransactionId, ids: &[QueueId]) -> Result<()> {
         let operation = "propose the transaction";
+        if lock(&self.proposals).contains_key(&transaction) {
+            // A call that was repeated because its first answer was lost.
+            return Ok(());
+        }
         let propose = || -> io::Result<Option<QueueId>> {
             let dir = self.own_staged()?;
             let name = manifest_name(transaction, self.owner.id);
             let own = |id: &QueueId| lock(&self.written).contains_key(id);
+            // Of a call that failed half-way: nobody decides by it.
+            gone(dir.unlink(&name))?;
             dir.write_synced(&name, &[&encode(transaction, ids, own)])?;
             dir.sync()?;
             // Manifest first, then the fences; who fences leaves the fence first, then looks for
@@ -70,7 +87,7 @@ impl Queue {
                 }
             }
             let file = dir.open_file(&name, true)?;
-            lock(&self.proposals).insert(transaction, Proposal { file, uncertain: false });
+            lock(&self.proposals).insert(transaction, Proposal::Open(Arc::new(file)));
             Ok(None)
         };
         match propose() {
@@ -87,27 +104,35 @@ impl Queue {
 
     pub(crate) fn decide(&self, transaction: TransactionId) -> Result<()> {
         let operation = "decide the transaction";
-        let mut proposals = lock(&self.proposals);
-        let Some(proposal) = proposals.get_mut(&transaction) else {
-            let message = "it was not proposed, or was withdrawn";
-            return Err(
-                Error::new(ErrorKind::Aborted, operation, message).with("transaction", transaction)
-            );
+        let proposal = lock(&self.proposals).get(&transaction).cloned();
+        let file = match proposal {
+            Some(Proposal::Open(file)) => file,
+            Some(Proposal::Decided) => return Ok(()),
+            Some(Proposal::Uncertain) => {
+                let before = io::Error::other("the decision could not be synced before");
+                return Err(uncertain(operation, before).with("transaction", transaction));
+            }
+            None => {
+                let message = "it was not proposed, or was withdrawn";
+                let error = Error::new(ErrorKind::Aborted, operation, message);
+                return Err(error.with("transaction", transaction));
+            }
         };
-        if proposal.uncertain {
-            let before = io::Error::other("the decision could not be synced before");
-            return Err(uncertain(operation, before).with("transaction", transaction));
-        }
-        if let Err(error) = proposal.file.set_permissions(Permissions::from_mode(DECIDED)) {
+        if let Err(error) = set_mode(&file, DECIDED) {
+            // It is undecided, and stays so.
+            lock(&self.proposals).remove(&transaction);
             return Err(Error::new(ErrorKind::Aborted, operation, error.to_string())
                 .with_source(error)
                 .with("transaction", transaction));
         }
         // The whole inode: `fdatasync` would leave the permissions behind.
-        if let Err(error) = proposal.file.sync_all() {
-            proposal.uncertain = true;
+        if let Err(error) = sync(&file) {
+            lock(&self.proposals).insert(transaction, Proposal::Uncertain);
+            // For others, who would sync it once more and believe that. They write it anew instead.
+            let _ = set_mode(&file, DOUBTFUL);
             return Err(uncertain(operation, error).with("transaction", transaction));
         }
+        lock(&self.proposals).insert(transaction, Proposal::Decided);
         Ok(())
     }
 
@@ -116,7 +141,7 @@ impl Queue {
             let dir = self.own_staged()?;
             let name = manifest_name(transaction, self.owner.id);
             match dir.stat(&name) {
-                Ok(stat) if stat.st_mode & 0o100 == 0 => gone(dir.unlink(&name)).map(drop),
+                Ok(stat) if stat.st_mode & DECIDED_BIT == 0 => gone(dir.unlink(&name)).map(drop),
                 _ => Ok(()),
             }
         };
@@ -127,11 +152,37 @@ impl Queue {
     }
 
     pub(crate) fn visible(&self, ids: &[QueueId]) -> Result<Vec<QueueId>> {
-        let manifests = self.manifests().map_err(|error| Error::io("read the decisions", error))?;
-        let decided = |id: &&QueueId| {
-            manifests.iter().any(|manifest| manifest.decided && manifest.ids.contains(id))
+        let read = || -> io::Result<Vec<QueueId>> {
+            let mut visible = HashSet::new();
+            for manifest in self.manifests()?.iter().filter(|manifest| manifest.decided) {
+                let before = visible.len();
+                visible.extend(ids.iter().filter(|id| manifest.ids.contains(id)).copied());
+                if visible.len() > before {
+                    self.ensure_decided(manifest)?;
+                }
+            }
+            Ok(ids.iter().filter(|id| visible.contains(id)).copied().collect())
         };
-        Ok(ids.iter().filter(decided).copied().collect())
+        read().map_err(|error| Error::io("read the decisions", error))
+    }
+
+    /// Makes a decision durable before anybody acts upon it: whoever took it may have died, or failed,
+    /// between marking the manifest and syncing the mark. Otherwise a crash could undo it when half of
+    /// its messages are published.
+    fn ensure_decided(&self, manifest: &Manifest) -> io::Result<()> {
+        if matches!(lock(&self.proposals).get(&manifest.transaction), Some(Proposal::Decided)) {
+            return Ok(());
+        }
+        let dir = self.own_staged()?;
+        if manifest.doubtful {
+            return self.write_decided(&dir, manifest, &manifest.ids);
+        }
+        match dir.open_file(&manifest_name(manifest.transaction, manifest.owner), false) {
+            Ok(file) => sync(&file),
+            // Forgotten since it was read: all is published.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) fn fence(&self, id: QueueId) -> Result<Decision> {
@@ -144,7 +195,7 @@ impl Queue {
             }
             let dir = self.own_staged()?;
             match dir.create(&fence_name(id)) {
-                Ok(file) => file.sync_all()?,
+                Ok(file) => sync(&file)?,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -174,6 +225,7 @@ impl Queue {
     /// What a manifest means: a dead owner decides nothing any more.
     pub(crate) fn judge(&self, manifest: &Manifest) -> io::Result<Decision> {
         if manifest.decided {
+            self.ensure_decided(manifest)?;
             return Ok(Decision::Committed);
         }
         if owner::is_alive(&self.layout.owners, manifest.owner)? {
@@ -181,11 +233,14 @@ impl Queue {
         }
         // It may have decided as its last deed, after it was looked at.
         let name = manifest_name(manifest.transaction, manifest.owner);
-        let stat = self.own_staged()?.stat(&name);
-        Ok(match stat {
-            Ok(stat) if stat.st_mode & 0o100 != 0 => Decision::Committed,
-            _ => Decision::Aborted,
-        })
+        match self.own_staged()?.stat(&name) {
+            // Read anew when it is asked for the next time.
+            Ok(stat) if stat.st_mode & DECIDED_BIT != 0 => Ok(Decision::Unfinished),
+            Ok(_) => Ok(Decision::Aborted),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Decision::Unfinished),
+            // Nothing may be thrown away for want of an answer.
+            Err(error) => Err(error),
+        }
     }
 
     /// Who wrote an undecided message of a transaction that this queue decides.
@@ -218,7 +273,7 @@ impl Queue {
                     gone(dir.unlink(&manifest_name(manifest.transaction, manifest.owner)))?;
                     lock(&self.proposals).remove(&manifest.transaction);
                 } else {
-                    self.shorten(&dir, &manifest, &rest)?;
+                    self.write_decided(&dir, &manifest, &rest)?;
                 }
             }
             Ok(())
@@ -226,15 +281,15 @@ impl Queue {
         forget().map_err(|error| Error::io("forget the decisions", error))
     }
 
-    /// Replaces a decided manifest by one that names fewer messages.
-    fn shorten(&self, dir: &Dir, manifest: &Manifest, rest: &[QueueId]) -> io::Result<()> {
+    /// Replaces a decided manifest by one that names these of its messages.
+    fn write_decided(&self, dir: &Dir, manifest: &Manifest, rest: &[QueueId]) -> io::Result<()> {
         let temporary = format!(".new-{}", self.owner.id).into_bytes();
         gone(dir.unlink(&temporary))?;
         let own = |id: &QueueId| manifest.own.contains(id);
         dir.write_synced(&temporary, &[&encode(manifest.transaction, rest, own)])?;
         let file = dir.open_file(&temporary, true)?;
-        file.set_permissions(Permissions::from_mode(DECIDED))?;
-        file.sync_all()?;
+        set_mode(&file, DECIDED)?;
+        sync(&file)?;
         dir.rename(&temporary, dir, &manifest_name(manifest.transaction, manifest.owner))?;
         dir.sync()
     }
@@ -247,16 +302,26 @@ impl Queue {
         for name in dir.names()? {
             let bytes = name?.bytes;
             let Some((transaction, owner)) = parse_manifest_name(&bytes) else { continue };
-            let read = || -> io::Result<(Named, u32)> {
+            let read = || -> io::Result<(Option<Named>, u32)> {
                 // The permissions first: what they say was true of the content that is read then.
                 let mode = dir.stat(&bytes)?.st_mode;
                 let content = dir.read(&bytes, MAX_MANIFEST)?;
-                Ok((decode(&content, transaction).unwrap_or_default(), mode))
+                Ok((decode(&content, transaction), mode))
             };
             match read() {
-                Ok((Named { ids, own }, mode)) => {
-                    let decided = mode & 0o100 != 0;
-                    manifests.push(Manifest { transaction, owner, ids, own, decided });
+                Ok((named, mode)) => {
+                    let whole = named.is_some();
+                    let Named { ids, own } = named.unwrap_or_default();
+                    let (decided, doubtful) = (mode & DECIDED_BIT != 0, mode & DOUBTFUL_BIT != 0);
+                    manifests.push(Manifest {
+                        transaction,
+                        owner,
+                        ids,
+                        own,
+                        decided,
+                        whole,
+                        doubtful,
+                    });
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -341,6 +406,8 @@ pub(crate) fn fuzz(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::{Op, faults};
+    use crate::options::MaildirOptions;
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -358,6 +425,44 @@ mod tests {
             prop_assert_eq!(decode(&content[..cut % content.len()], transaction), None);
             prop_assert_eq!(decode(&content, TransactionId::from_bytes([2; 16])), None);
         }
+    }
+
+    /// The mark can be seen, and is perhaps not on the disk: a second sync of that file would prove
+    /// nothing.
+    #[test]
+    fn a_decision_whose_sync_failed_is_written_anew_before_anybody_acts_upon_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let open = || Queue::open(temp.path(), MaildirOptions::default()).unwrap();
+        let (queue, other) = (open(), open());
+        let transaction = TransactionId::from_bytes([1; 16]);
+        let ids = [QueueId::from_bytes([2; 16]), QueueId::from_bytes([3; 16])];
+        queue.propose(transaction, &ids).unwrap();
+        let manifest = |queue: &Queue| {
+            let dir = queue.own_staged().unwrap();
+            dir.stat(&manifest_name(transaction, queue.owner.id)).unwrap()
+        };
+        let before = manifest(&queue);
+        // The first operation marks it, the second syncs the mark.
+        faults::fail_after(1, 5);
+        let error = queue.decide(transaction).unwrap_err();
+        assert_eq!(faults::stop(), Some(Op::Sync));
+        assert_eq!(error.kind(), ErrorKind::Uncertain);
+        assert_eq!(manifest(&queue).st_mode & 0o777, DOUBTFUL);
+        // As long as it cannot be made durable nobody is told that it is committed.
+        for count in 0.. {
+            faults::fail_after(count, 5);
+            let told = other.visible(&ids);
+            let failed = faults::stop();
+            if let Ok(told) = told {
+                let after = manifest(&queue);
+                assert_eq!((told.as_slice(), after.st_mode & 0o777), (&ids[..], DECIDED));
+                assert_ne!(after.st_ino, before.st_ino, "another file");
+            }
+            if failed.is_none() {
+                break;
+            }
+        }
+        assert_eq!(queue.decide(transaction).unwrap_err().kind(), ErrorKind::Uncertain);
     }
 
     #[test]

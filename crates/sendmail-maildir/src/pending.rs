@@ -4,7 +4,7 @@
 //! published is in the place that its options ask for, so that whoever finishes the work of somebody
 //! else puts it into the same one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -153,6 +153,21 @@ impl Queue {
 
     pub(crate) fn publish(&self, ids: &[QueueId]) -> Result<()> {
         let operation = "publish the message";
+        if ids.iter().any(|id| lock(&self.doubtful).contains(id)) {
+            let before = io::Error::other("it could not be synced before");
+            return Err(uncertain(operation, before));
+        }
+        let result = self.publish_once(ids);
+        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Uncertain) {
+            // A second sync may say that all is well when it is not. So this stays in doubt for as long
+            // as this process lives.
+            lock(&self.doubtful).extend(ids);
+        }
+        result
+    }
+
+    fn publish_once(&self, ids: &[QueueId]) -> Result<()> {
+        let operation = "publish the message";
         let now = self.now();
         let mut unknown = Vec::new();
         let mut touched = Touched::default();
@@ -208,18 +223,21 @@ impl Queue {
         touched: &mut Touched<'a>,
     ) -> Result<()> {
         let operation = "publish the message";
-        let mut missing = ids.len();
+        let mut missing: HashSet<QueueId> = ids.iter().copied().collect();
+        let mut trouble = None;
         let wanted = |id: &QueueId| ids.contains(id);
         for found in self.find(&wanted).map_err(|error| Error::io(operation, error))? {
             let id = found.name.id;
             let Some(head) = found.head else {
-                return Err(Error::new(
-                    ErrorKind::Damaged,
-                    operation,
-                    "its file cannot be read; it stays where it is",
-                )
-                .with("queue id", id)
-                .with("directory", found.dir.path().display()));
+                if found.dir.exists(&found.name.encode()).unwrap_or(true) {
+                    // The others are not kept back by it.
+                    let message = "its file cannot be read; it stays where it is";
+                    let error = Error::new(ErrorKind::Damaged, operation, message);
+                    let place = found.dir.path().display();
+                    trouble = Some(error.with("queue id", id).with("directory", place));
+                    missing.remove(&id);
+                }
+                continue;
             };
             let fenced = || self.own_staged()?.exists(&fence_name(id));
             if head.resource == self.layout.resource
@@ -232,16 +250,40 @@ impl Queue {
                 .publish_file(&found.dir, found.name, head.envelope.options(), now)
                 .map_err(|error| Error::io(operation, error).with("queue id", id))?;
             if let Some(target) = moved {
-                missing -= 1;
+                missing.remove(&id);
                 touched.add(Rc::new(target));
                 touched.add(found.dir);
             }
         }
-        if missing > 0 {
+        if let Some(id) = self.any_discarded(&missing).map_err(|e| Error::io(operation, e))? {
+            let message = "it was given up as rolled back, and that is final";
+            return Err(Error::new(ErrorKind::Aborted, operation, message).with("queue id", id));
+        }
+        if !missing.is_empty() {
             // Somebody published it, into a place that is not known, and may not have synced it yet.
             self.layout.root.sync_all().map_err(|error| uncertain(operation, error))?;
         }
-        Ok(())
+        match trouble {
+            None => Ok(()),
+            Some(error) => {
+                touched.sync().map_err(|error| uncertain(operation, error))?;
+                Err(error)
+            }
+        }
+    }
+
+    /// One of these that was discarded as rolled back, if there is one.
+    fn any_discarded(&self, ids: &HashSet<QueueId>) -> io::Result<Option<QueueId>> {
+        if ids.is_empty() {
+            return Ok(None);
+        }
+        for name in self.layout.discarded.names()? {
+            let found = MessageName::decode(&name?.bytes).filter(|name| ids.contains(&name.id));
+            if let Some(name) = found {
+                return Ok(Some(name.id));
+            }
+        }
+        Ok(None)
     }
 
     pub(crate) fn discard(&self, ids: &[QueueId], why: Discard) -> Result<Vec<MailEvent>> {
@@ -249,6 +291,12 @@ impl Queue {
         let wanted = |id: &QueueId| ids.contains(id);
         let mut touched = Touched::default();
         let mut events = Vec::new();
+        let decided = self.visible(ids)?;
+        if let Some(id) = decided.first() {
+            let message = "its transaction is committed; publish it";
+            let error = Error::new(ErrorKind::InvalidState, operation, message);
+            return Err(error.with("queue id", id));
+        }
         for found in self.find(&wanted).map_err(|error| Error::io(operation, error))? {
             let (id, name) = (found.name.id, found.name.encode());
             // Only what is whole can have been prepared, and is worth keeping.

@@ -36,6 +36,8 @@ pub(crate) struct Queue {
     pub(crate) wake: Wake,
     /// What this process wrote and did not publish yet.
     pub(crate) written: Mutex<HashMap<QueueId, Written>>,
+    /// What this process published and could not sync.
+    pub(crate) doubtful: Mutex<HashSet<QueueId>>,
     /// What this process proposed to decide, and what it decided and was not told to forget.
     pub(crate) proposals: Mutex<HashMap<TransactionId, Proposal>>,
     /// What this process has claimed.
@@ -163,6 +165,7 @@ impl Queue {
             boot: owner::boot_id(),
             wake: Wake::default(),
             written: Mutex::default(),
+            doubtful: Mutex::default(),
             proposals: Mutex::default(),
             claims: Mutex::default(),
             scan: Mutex::default(),

@@ -31,12 +31,17 @@ impl Queue {
     pub(crate) fn sweep(&self) -> Result<SweepReport> {
         let mut report = SweepReport::default();
         let trouble = |error| Error::io("sweep the queue", error);
-        self.take_over_from_the_dead().map_err(trouble)?;
-        self.finish_transactions(&mut report)?;
+        // What one step cannot do keeps nobody from the others.
+        let mut result = self.take_over_from_the_dead().map_err(trouble);
+        result = result.and(self.finish_transactions(&mut report));
         let steps = [Self::sweep_tmp, Self::sweep_old, Self::sweep_journal, Self::sweep_owners];
         for step in steps {
-            report.removed += step(self).map_err(trouble)?;
+            match step(self) {
+                Ok(removed) => report.removed += removed,
+                Err(error) => result = result.and(Err(trouble(error))),
+            }
         }
+        result?;
         // Room is a matter of time; the next sweep tries again.
         let _ = self.make_reserve();
         if self.options.max_messages.is_some() {
@@ -51,45 +56,71 @@ impl Queue {
     fn finish_transactions(&self, report: &mut SweepReport) -> Result<()> {
         let trouble = |error| Error::io("sweep the queue", error);
         let own = &self.layout.resource;
+        // In this order: what is named by no manifest that is read afterwards is named by none.
         let undecided = self.undecided()?;
         let ours: HashSet<QueueId> =
             undecided.iter().filter(|entry| entry.resource == *own).map(|entry| entry.id).collect();
-        let mut settled = HashSet::new();
+        let mut named = HashSet::new();
+        let mut unreadable = HashSet::new();
+        let mut result = Ok(());
         for manifest in self.manifests().map_err(trouble)? {
-            let ids: Vec<QueueId> =
-                manifest.ids.iter().filter(|id| ours.contains(id)).copied().collect();
-            settled.extend(ids.iter().copied());
-            let alive = owner::is_alive(&self.layout.owners, manifest.owner).map_err(trouble)?;
-            match self.judge(&manifest).map_err(trouble)? {
-                // A living owner finishes by itself, unless it was left undone a while ago.
-                Decision::Committed if ids.is_empty() && alive => {}
-                Decision::Committed => {
-                    if !ids.is_empty() {
-                        self.publish(&ids)?;
-                        report.published += ids.len();
-                    }
-                    self.forget_own(&manifest)?;
-                }
-                Decision::Aborted => {
-                    self.discard_of_the_dead(&ids)?;
-                    let dir = self.own_staged().map_err(trouble)?;
-                    let name = manifest_name(manifest.transaction, manifest.owner);
-                    gone(dir.unlink(&name)).map_err(trouble)?;
-                    report.removed += ids.len() + 1;
-                }
-                Decision::Unfinished => {}
+            named.extend(manifest.ids.iter().copied());
+            if manifest.decided && !manifest.whole {
+                // It was decided, and what it was about cannot be told: nothing of it is thrown away.
+                let dir = self.own_staged().map_err(trouble)?;
+                let name = manifest_name(manifest.transaction, manifest.owner);
+                self.set_aside(
+                    &dir,
+                    &name,
+                    "it is damaged; only an operator can say what it decided",
+                );
+                unreadable.insert(manifest.owner);
+                continue;
             }
+            result = result.and(self.finish_transaction(&manifest, &ours, report));
         }
         let orphans: Vec<QueueId> = undecided
             .iter()
             .filter(|entry| entry.resource == *own && !entry.owner_alive)
             .map(|entry| entry.id)
-            .filter(|id| !settled.contains(id))
+            .filter(|id| !named.contains(id))
             .collect();
-        if !orphans.is_empty() {
+        if !orphans.is_empty() && unreadable.is_empty() {
             // Nobody decided for them, and nobody can any more.
             self.discard_of_the_dead(&orphans)?;
             report.removed += orphans.len();
+        }
+        result
+    }
+
+    fn finish_transaction(
+        &self,
+        manifest: &Manifest,
+        ours: &HashSet<QueueId>,
+        report: &mut SweepReport,
+    ) -> Result<()> {
+        let trouble = |error| Error::io("sweep the queue", error);
+        let ids: Vec<QueueId> =
+            manifest.ids.iter().filter(|id| ours.contains(id)).copied().collect();
+        let alive = owner::is_alive(&self.layout.owners, manifest.owner).map_err(trouble)?;
+        match self.judge(manifest).map_err(trouble)? {
+            // A living owner finishes by itself, unless it was left undone a while ago.
+            Decision::Committed if ids.is_empty() && alive => {}
+            Decision::Committed => {
+                if !ids.is_empty() {
+                    self.publish(&ids)?;
+                    report.published += ids.len();
+                }
+                self.forget_own(manifest)?;
+            }
+            Decision::Aborted => {
+                self.discard_of_the_dead(&ids)?;
+                let dir = self.own_staged().map_err(trouble)?;
+                let name = manifest_name(manifest.transaction, manifest.owner);
+                gone(dir.unlink(&name)).map_err(trouble)?;
+                report.removed += ids.len() + 1;
+            }
+            Decision::Unfinished => {}
         }
         Ok(())
     }
@@ -101,14 +132,17 @@ impl Queue {
         Ok(())
     }
 
-    /// Forgets those of a decided manifest's messages that were this queue's own, for a process that
-    /// died before it could, or that did not for a long time: they are published. What another queue
-    /// named this one for is for that one to forget.
+    /// Forgets those of an old decided manifest's messages that were this queue's own, for a process
+    /// that died before it could: they are published. What another queue named this one for is for
+    /// that one to forget.
     fn forget_own(&self, manifest: &Manifest) -> Result<()> {
         let trouble = |error| Error::io("sweep the queue", error);
         let dir = self.own_staged().map_err(trouble)?;
         let name = manifest_name(manifest.transaction, manifest.owner);
         if manifest.own.is_empty() || !self.is_older(&dir, &name, DECIDED).map_err(trouble)? {
+            return Ok(());
+        }
+        if manifest.own.iter().any(|id| lock(&self.doubtful).contains(id)) {
             return Ok(());
         }
         // Somebody else may have published them and not synced it yet.
@@ -127,14 +161,10 @@ impl Queue {
                     !owner::is_alive(&self.layout.owners, owner)?
                         && read_head(&self.layout.tmp, &bytes).is_none()
                 }
-                None => {
-                    let ours = rest_owner(&bytes);
-                    let dead = match ours {
-                        Some(owner) => !owner::is_alive(&self.layout.owners, owner)?,
-                        None => false,
-                    };
-                    dead || self.is_older(&self.layout.tmp, &bytes, LEFT_OVER)?
-                }
+                None => match rest_owner(&bytes) {
+                    Some(owner) => !owner::is_alive(&self.layout.owners, owner)?,
+                    None => self.is_older(&self.layout.tmp, &bytes, LEFT_OVER)?,
+                },
             };
             if partial && !gone(self.layout.tmp.unlink(&bytes))? {
                 removed += 1;
@@ -151,7 +181,8 @@ impl Queue {
         removed += self.remove_old(&self.layout.wishes, keep, |_| true)?;
         // Files that were being made when their maker died.
         let half_made = |name: &[u8]| name.starts_with(b".new-") || name.starts_with(b".queue.");
-        for dir in [&self.layout.root, &self.layout.owners, &self.layout.journal] {
+        let staged = self.own_staged()?;
+        for dir in [&self.layout.root, &self.layout.owners, &self.layout.journal, &staged] {
             removed += self.remove_old(dir, LEFT_OVER, half_made)?;
         }
         for dir in [&self.layout.new, &self.layout.cur] {
