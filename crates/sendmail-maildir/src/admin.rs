@@ -245,7 +245,10 @@ impl Queue {
                 if dir.exists(&file)? {
                     return Ok(AdminOutcome::Claimed);
                 }
-                self.take_wish(id)?;
+                // Or the worker saw it in time, and has honoured it.
+                if !self.take_wish(id)? {
+                    return Ok(AdminOutcome::Claimed);
+                }
                 continue;
             }
             if !from.contains(&state) {
@@ -281,10 +284,15 @@ impl Queue {
         name: MessageName,
     ) -> io::Result<bool> {
         // Another program's file keeps its own name: its id is made from it.
-        let to = match MessageName::decode(file) {
-            Some(_) => name.published().encode(),
-            None => MessageName { foreign: true, ..name }.encode(),
+        let mut to = match MessageName::decode(file) {
+            Some(_) => name.published(),
+            None => MessageName { foreign: true, ..name },
         };
+        if *place != Place::Held {
+            // Whoever lets it go again has looked into why its workers died.
+            to.kills = 0;
+        }
+        let to = to.encode();
         match self.move_to(dir, file, place, &to)? {
             Some(target) => target.sync().map(|()| true),
             None => Ok(false),

@@ -7,6 +7,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use sendmail_core::{
     AmbiguousPolicy, Claim, ClaimToken, Claimed, DeliveryOptions, Envelope, Error, ErrorKind,
@@ -15,7 +16,7 @@ use sendmail_core::{
 
 use crate::disk::{Dir, Kind, Name, Stat};
 use crate::foreign::{self, ForeignError};
-use crate::format::{self, FormatError};
+use crate::format::{self, FormatError, Head, QueueFile};
 use crate::journal::record::Record;
 use crate::journal::room_for;
 use crate::name::MessageName;
@@ -46,8 +47,17 @@ pub(crate) struct Held {
 /// What is in a queue file, of whichever program.
 pub(crate) struct Content {
     pub(crate) loaded: Loaded,
+    /// Whether it is as another program wrote it.
+    pub(crate) foreign: bool,
     /// Whether the log is still to tell that it was queued.
     fresh: bool,
+}
+
+impl Content {
+    fn ours(file: QueueFile, name: MessageName) -> Self {
+        let QueueFile { head: Head { envelope, queued_at, .. }, message } = file;
+        Self { loaded: Loaded { envelope, message, queued_at }, foreign: false, fresh: !name.told }
+    }
 }
 
 /// Why a file is not claimed.
@@ -64,8 +74,13 @@ impl Queue {
     pub(crate) fn claim(&self, max: usize) -> Result<Claimed> {
         let operation = "claim messages";
         let trouble = |error| Error::io(operation, error);
-        self.take_over_from_the_dead().map_err(trouble)?;
-        let mut batch = self.gather(max).map_err(trouble)?;
+        // What one dead worker left keeps nobody from what the others have; it was noted.
+        let _ = self.take_over_from_the_dead();
+        let mut batch = Batch::default();
+        let gathered = self.gather(&mut batch, max);
+        if batch.held.is_empty() {
+            gathered.map_err(trouble)?;
+        }
         if let Err(error) = self.confirm(&mut batch) {
             self.give_back(&batch);
             return Err(trouble(error));
@@ -80,9 +95,10 @@ impl Queue {
         Ok(Claimed { claims, events: self.take_events() })
     }
 
-    /// Renames up to `max` messages that are due into the worker's directory.
-    fn gather(&self, max: usize) -> io::Result<Batch> {
-        let mut batch = Batch::default();
+    /// Renames up to `max` messages that are due into the worker's directory. After an error the batch
+    /// holds what was renamed before.
+    fn gather(&self, batch: &mut Batch, max: usize) -> io::Result<()> {
+        self.gather_strays(batch, max)?;
         let mut scan = lock(&self.scan);
         let mut fresh_pass = !scan.is_running();
         if fresh_pass {
@@ -98,8 +114,8 @@ impl Queue {
                 fresh_pass = true;
                 continue;
             };
-            match self.claim_file(&dir, &name, found) {
-                Ok(Some((held, content))) => batch.add(dir, held, content),
+            match self.claim_file(&dir, &name, found, batch) {
+                Ok(Some((held, content))) => batch.add(Some(dir), held, content),
                 Ok(None) | Err(Misfit::Gone) => {}
                 Err(Misfit::Stays(why)) => self.set_aside(&dir, &name.bytes, &why),
                 Err(Misfit::Damaged(why)) => {
@@ -109,7 +125,42 @@ impl Queue {
                 }
             }
         }
-        Ok(batch)
+        Ok(())
+    }
+
+    /// Takes up what an earlier claim has renamed, and could neither hand out nor put back.
+    fn gather_strays(&self, batch: &mut Batch, max: usize) -> io::Result<()> {
+        if !self.has_strays.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut look = || -> io::Result<()> {
+            let worker = self.worker()?;
+            for file in worker.dir.names()? {
+                let file = file?.bytes;
+                let Some(name) = MessageName::decode(&file) else { continue };
+                if self.is_taken(name.id, batch) {
+                    continue;
+                }
+                if batch.held.len() >= max {
+                    self.has_strays.store(true, Ordering::Relaxed);
+                    break;
+                }
+                match self.read_message(&worker.dir, &file, name) {
+                    Ok(content) => batch.add(None, self.hold(name, &content), content),
+                    Err(Misfit::Gone) => {}
+                    Err(Misfit::Stays(why)) => self.set_aside(&worker.dir, &file, &why),
+                    Err(Misfit::Damaged(why)) => self.put_with_failed(&worker.dir, &file, &why)?,
+                }
+            }
+            Ok(())
+        };
+        look().inspect_err(|_| self.has_strays.store(true, Ordering::Relaxed))
+    }
+
+    /// Whether this process has claimed a message of that id. Two files of one id are never claimed at
+    /// the same time: the journal knows them by their id.
+    fn is_taken(&self, id: QueueId, batch: &Batch) -> bool {
+        batch.held.iter().any(|held| held.name.id == id) || lock(&self.claims).contains_key(&id)
     }
 
     /// Makes a batch of claims durable, and the events about them.
@@ -121,18 +172,18 @@ impl Queue {
         let room: u64 = batch.held.iter().map(|held| held.room).sum();
         self.reserve(&worker, room)?;
         batch.reserved = room;
-        for dir in &batch.from {
-            dir.sync()?;
-        }
-        worker.dir.sync()?;
+        let synced = batch.from.iter().try_for_each(|dir| dir.sync());
+        // A second sync may say that all is well when it is not: nothing is claimed after a failed one.
+        synced.and_then(|()| worker.dir.sync()).inspect_err(|_| worker.journal.break_off())?;
         let mut records = Vec::with_capacity(batch.held.len() * 2);
         let mut events = Vec::new();
         for (held, queued) in batch.held.iter().zip(&mut batch.queued) {
-            records.push(Record::Claimed(held.name.id));
+            // In this order: whoever finds the claim recorded knows that the event is.
             if let Some(event) = queued.take() {
                 records.push(Record::Event(Box::new(event.clone())));
                 events.push(event);
             }
+            records.push(Record::Claimed(held.name.id));
         }
         let mark = worker.journal.append(&records)?;
         worker.journal.sync(&mark)?;
@@ -145,11 +196,10 @@ impl Queue {
         let Some(worker) = self.worker_if_any() else { return };
         worker.journal.unreserve(batch.reserved);
         for held in &batch.held {
-            let place = Place::lane(&held.options);
-            // Nobody was told of it yet.
-            let back = MessageName { told: false, ..held.name };
-            // What cannot be put back is free when this worker ends.
-            let _ = self.move_to(&worker.dir, &held.name.encode(), &place, &back.encode());
+            let name = held.name.encode();
+            if self.move_to(&worker.dir, &name, &Place::lane(&held.options), &name).is_err() {
+                self.has_strays.store(true, Ordering::Relaxed);
+            }
         }
     }
 
@@ -158,6 +208,7 @@ impl Queue {
         dir: &Arc<Dir>,
         file: &Name,
         found: Found,
+        batch: &Batch,
     ) -> std::result::Result<Option<(Held, Content)>, Misfit> {
         if file.bytes.starts_with(b".") {
             return Ok(None);
@@ -174,14 +225,14 @@ impl Queue {
                         Ok(None)
                     }
                     None if name.due.is_none_or(|due| due.is_past(self.now())) => {
-                        self.claim_ours(dir, &file.bytes, name).map(Some)
+                        self.claim_ours(dir, &file.bytes, name, batch).map(Some)
                     }
                     None => Ok(None),
                 }
             }
-            Some(name) => self.claim_ours(dir, &file.bytes, name).map(Some),
+            Some(name) => self.claim_ours(dir, &file.bytes, name, batch).map(Some),
             None if found == Found::Deferred => Ok(None),
-            None => self.claim_foreign(dir, &file.bytes).map(Some),
+            None => self.claim_foreign(dir, &file.bytes, batch).map(Some),
         }
     }
 
@@ -190,15 +241,16 @@ impl Queue {
         dir: &Dir,
         file: &[u8],
         name: MessageName,
+        batch: &Batch,
     ) -> std::result::Result<(Held, Content), Misfit> {
         if self.is_left_alone(file) {
             return Err(Misfit::Gone);
         }
-        if lock(&self.claims).contains_key(&name.id) {
+        if self.is_taken(name.id, batch) {
             return Err(Misfit::Stays("another file with the same id is being sent".to_owned()));
         }
         let content = self.read_message(dir, file, name)?;
-        let name = MessageName { told: true, ..name.published() };
+        let name = name.published();
         let worker = self.worker().map_err(|error| stays(&error))?;
         rename(dir, file, &worker.dir, &name.encode())?;
         Ok((self.hold(name, &content), content))
@@ -210,8 +262,9 @@ impl Queue {
         &self,
         dir: &Dir,
         file: &[u8],
+        batch: &Batch,
     ) -> std::result::Result<(Held, Content), Misfit> {
-        let stat = dir.stat(file).map_err(|_| Misfit::Gone)?;
+        let stat = dir.stat(file).map_err(|error| gone_or_stays(&error))?;
         let version = version(file, &stat);
         if self.is_left_alone(&version) {
             return Err(Misfit::Gone);
@@ -223,7 +276,7 @@ impl Queue {
         let claim = || {
             let bytes = read_limited(dir, file, self.options.max_message_len)?;
             let name = MessageName { foreign: true, ..MessageName::new(foreign::id(file, &bytes)) };
-            if lock(&self.claims).contains_key(&name.id) {
+            if self.is_taken(name.id, batch) {
                 return Err(Misfit::Stays(
                     "another file with the same id is being sent".to_owned(),
                 ));
@@ -235,7 +288,6 @@ impl Queue {
                 }
                 other => Misfit::Damaged(other.to_string()),
             })?;
-            let name = MessageName { told: true, ..name };
             let worker = self.worker().map_err(|error| stays(&error))?;
             rename(dir, file, &worker.dir, &name.encode())?;
             if touched {
@@ -287,7 +339,7 @@ impl Queue {
     }
 
     fn check_owner(&self, dir: &Dir, file: &[u8]) -> std::result::Result<(), Misfit> {
-        let stat = dir.stat(file).map_err(|_| Misfit::Gone)?;
+        let stat = dir.stat(file).map_err(|error| gone_or_stays(&error))?;
         if self.layout.trusts(stat.st_uid) {
             Ok(())
         } else {
@@ -307,19 +359,16 @@ impl Queue {
         let limit = self.options.max_message_len + format::MAX_HEAD;
         let bytes = read_limited(dir, file, limit)?;
         if name.foreign {
+            // The rest of a foreign message is written in our format, and proves itself.
+            if let Ok(file) = format::decode_any(&bytes, name.id) {
+                return Ok(Content::ours(file, name));
+            }
             let written = written_at(dir, file);
             return decode_foreign(&bytes, name, written)
                 .map_err(|error| Misfit::Damaged(error.to_string()));
         }
         match format::decode(bytes, name.id) {
-            Ok(file) => Ok(Content {
-                loaded: Loaded {
-                    envelope: file.head.envelope,
-                    message: file.message,
-                    queued_at: file.head.queued_at,
-                },
-                fresh: !name.told,
-            }),
+            Ok(file) => Ok(Content::ours(file, name)),
             Err(error @ FormatError::NewerVersion(_)) => {
                 self.leave_alone(file);
                 Err(Misfit::Stays(error.to_string()))
@@ -350,9 +399,14 @@ impl Queue {
             || MessageName { foreign: true, ..MessageName::new(foreign::id(file, &bytes)) },
             MessageName::published,
         );
-        match dir.rename(file, &self.layout.failed_new, &name.encode()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other?,
+        // What is kept there is never replaced: two damaged files may have one name.
+        let mut kept = name;
+        loop {
+            match dir.rename_new(file, &self.layout.failed_new, &kept.encode()) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => kept.kills += 1,
+                other => break other?,
+            }
         }
         self.layout.failed_new.sync()?;
         let text = format!("{} is damaged: {why}", file.escape_ascii());
@@ -411,16 +465,19 @@ impl Queue {
         claim: &Claim,
         operation: &'static str,
     ) -> Result<Arc<Worker>> {
-        let name = {
+        let (name, is_settled) = {
             let claims = lock(&self.claims);
             let held = claims.get(&claim.id).filter(|held| held.token == claim.token);
-            held.ok_or_else(|| lost(operation, claim))?.name.encode()
+            let held = held.ok_or_else(|| lost(operation, claim))?;
+            (held.name.encode(), held.settled.is_some())
         };
         let worker = self.worker_if_any().ok_or_else(|| lost(operation, claim))?;
         match worker.dir.exists(&name) {
             Ok(true) => Ok(worker),
+            // The outcome is known, and was carried out in part by an earlier call.
+            Ok(false) if is_settled && self.owner.is_held() => Ok(worker),
             Ok(false) => {
-                lock(&self.claims).remove(&claim.id);
+                self.drop_claim(&worker, claim.id, Record::Released(claim.id));
                 Err(lost(operation, claim))
             }
             Err(error) => Err(Error::io(operation, error).with("queue id", claim.id)),
@@ -449,8 +506,10 @@ struct Batch {
 }
 
 impl Batch {
-    fn add(&mut self, dir: Arc<Dir>, held: Held, content: Content) {
-        if !self.seen.iter().any(|path| path == dir.path()) {
+    fn add(&mut self, dir: Option<Arc<Dir>>, held: Held, content: Content) {
+        if let Some(dir) = dir
+            && !self.seen.iter().any(|path| path == dir.path())
+        {
             self.seen.push(dir.path().to_owned());
             self.from.push(dir);
         }
@@ -465,7 +524,7 @@ impl Batch {
 
 fn next_claim() -> u64 {
     static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    COUNT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn check_kind(kind: Kind) -> std::result::Result<(), Misfit> {
@@ -490,16 +549,21 @@ fn rename(dir: &Dir, from: &[u8], to: &Dir, name: &[u8]) -> std::result::Result<
 }
 
 fn read_limited(dir: &Dir, file: &[u8], limit: usize) -> std::result::Result<Vec<u8>, Misfit> {
-    let bytes = dir.read(file, limit as u64 + 1).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Misfit::Gone,
-        _ => stays(&error),
-    })?;
+    let bytes = dir.read(file, limit as u64 + 1).map_err(|error| gone_or_stays(&error))?;
     if bytes.len() > limit {
         return Err(Misfit::Stays(format!(
             "it is larger than {limit} bytes, the most this queue takes"
         )));
     }
     Ok(bytes)
+}
+
+/// Only a file that is known to be gone counts as gone.
+fn gone_or_stays(error: &io::Error) -> Misfit {
+    match error.kind() {
+        io::ErrorKind::NotFound => Misfit::Gone,
+        _ => stays(error),
+    }
 }
 
 fn stays(error: &io::Error) -> Misfit {
@@ -529,7 +593,7 @@ fn decode_foreign(
 ) -> std::result::Result<Content, ForeignError> {
     let (envelope, message): (Envelope, _) = foreign::decode(bytes, name.id, written)?;
     let loaded = Loaded { envelope, message, queued_at: written };
-    Ok(Content { loaded, fresh: !name.told })
+    Ok(Content { loaded, foreign: true, fresh: !name.told })
 }
 
 pub(crate) fn lost(operation: &'static str, claim: &Claim) -> Error {

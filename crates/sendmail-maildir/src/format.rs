@@ -133,6 +133,13 @@ pub(crate) fn decode(content: Vec<u8>, id: QueueId) -> Result<QueueFile, FormatE
     Ok(QueueFile { head, message })
 }
 
+/// Reads a queue file that may as well be one of another program.
+pub(crate) fn decode_any(content: &[u8], id: QueueId) -> Result<QueueFile, FormatError> {
+    // Most are not, and need no copy to be told.
+    split_head(content)?;
+    decode(content.to_vec(), id)
+}
+
 /// Reads only what stands before the message, from the beginning of a file. Proves nothing.
 pub(crate) fn decode_head(beginning: &[u8]) -> Result<Head, FormatError> {
     let (lines, _) = split_head(beginning)?;

@@ -38,6 +38,8 @@
 mod admin;
 mod claim;
 mod disk;
+#[cfg(test)]
+mod faults;
 mod foreign;
 mod format;
 #[cfg(fuzzing)]

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::ops::Deref;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sendmail_core::{
@@ -19,11 +19,12 @@ use crate::journal::Journal;
 use crate::journal::record::Record;
 use crate::layout::Layout;
 use crate::manifest::Proposal;
-use crate::name::{Due, MessageName};
+use crate::name::{Due, MessageName, OwnerId};
 use crate::options::MaildirOptions;
 use crate::owner::{self, Owner};
 use crate::pending::Written;
 use crate::scan::Scan;
+use crate::takeover::Conclusion;
 use crate::wake::Wake;
 
 /// A queue as one process has it open.
@@ -42,9 +43,13 @@ pub(crate) struct Queue {
     pub(crate) proposals: Mutex<HashMap<TransactionId, Proposal>>,
     /// What this process has claimed.
     pub(crate) claims: Mutex<HashMap<QueueId, Held>>,
+    /// What was concluded of dead workers' files, told, and could not be carried out yet.
+    pub(crate) concluded: Mutex<HashMap<(OwnerId, Vec<u8>), Conclusion>>,
     pub(crate) scan: Mutex<Scan>,
     worker: Mutex<Option<Arc<Worker>>>,
     notes: Mutex<Notes>,
+    /// Whether there are files in the worker's directory that no claim stands for.
+    pub(crate) has_strays: AtomicBool,
     /// How many messages were last counted, and were published since; `u64::MAX`: not counted yet.
     pub(crate) length: AtomicU64,
 }
@@ -168,9 +173,11 @@ impl Queue {
             doubtful: Mutex::default(),
             proposals: Mutex::default(),
             claims: Mutex::default(),
+            concluded: Mutex::default(),
             scan: Mutex::default(),
             worker: Mutex::default(),
             notes: Mutex::default(),
+            has_strays: AtomicBool::default(),
             length: AtomicU64::new(u64::MAX),
         })
     }

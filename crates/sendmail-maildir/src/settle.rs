@@ -7,8 +7,8 @@ use std::io;
 use std::time::Duration;
 
 use sendmail_core::{
-    Attempted, Claim, Error, ErrorKind, MailEvent, MailEventKind, Outcome, Recipient,
-    RecipientResult, Settlement, Unsettled, Verdict,
+    Attempted, Claim, DeliveryOptions, Error, ErrorKind, MailEvent, MailEventKind, Outcome,
+    Recipient, RecipientResult, Settlement, Unsettled, Verdict,
 };
 
 use crate::claim::{Content, Held, Misfit};
@@ -16,7 +16,7 @@ use crate::disk::Dir;
 use crate::format::{self, Head};
 use crate::journal::record::{Effect, Record};
 use crate::name::{Due, MessageName};
-use crate::queue::{Place, Queue, Worker, gone, lock};
+use crate::queue::{Handle, Place, Queue, Worker, gone, lock};
 use crate::wishes::Wish;
 
 /// An outcome that is durable in the journal.
@@ -24,6 +24,15 @@ use crate::wishes::Wish;
 pub(crate) struct Settled {
     effect: Effect,
     events: Vec<MailEvent>,
+    /// Whether an operator's wish is in it.
+    honoured: bool,
+}
+
+/// Where a message that stays went.
+pub(crate) struct Moved<'a> {
+    pub(crate) dir: Handle<'a>,
+    pub(crate) name: MessageName,
+    pub(crate) options: DeliveryOptions,
 }
 
 impl Queue {
@@ -44,35 +53,53 @@ impl Queue {
         result.map_err(|error| Unsettled { error: error.with("queue id", claim.id), claim })
     }
 
-    /// Puts a claimed message back as it was.
+    /// Puts a claimed message back as it was, or where an operator wants it.
     fn release_claim(&self, worker: &Worker, claim: &Claim) -> Result<Vec<MailEvent>, Error> {
         let operation = "release the message";
         let trouble = |error| Error::io(operation, error);
+        let Settled { effect, events, honoured } = match self.settled_before(claim)? {
+            Some(settled) => settled,
+            None => self.plan_release(claim).map_err(trouble)?,
+        };
         let held = lock(&self.claims).get(&claim.id).map(|held| (held.name, held.options.clone()));
         let Some((name, options)) = held else { return Err(crate::claim::lost(operation, claim)) };
-        let mut events = Vec::new();
-        let wish = self.take_wish(claim.id).map_err(trouble)?;
-        let record = Record::Released(claim.id);
-        match wish {
-            Some(Wish::Remove) => {
-                gone(worker.dir.unlink(&name.encode())).map_err(trouble)?;
-                events.push(Wish::Remove.event(self.now(), claim.id));
-            }
-            Some(Wish::Hold) => {
-                events.push(Wish::Hold.event(self.now(), claim.id));
-                let moved = self.move_to(&worker.dir, &name.encode(), &Place::Held, &name.encode());
-                moved.map_err(trouble)?;
-            }
-            Some(Wish::Retry) | None => {
-                let place = Place::lane(&options);
-                let moved = self.move_to(&worker.dir, &name.encode(), &place, &name.encode());
-                moved.map_err(trouble)?;
-            }
+        let (file, back) = (name.encode(), MessageName { told: true, ..name }.encode());
+        if effect.stay.is_empty() {
+            gone(worker.dir.unlink(&file)).map_err(trouble)?;
+        } else {
+            let place = if effect.hold { Place::Held } else { Place::lane(&options) };
+            let put = || self.move_to(&worker.dir, &file, &place, &back).map(drop);
+            self.with_reserve(put).map_err(trouble)?;
         }
         self.log(&events).map_err(trouble)?;
-        self.drop_claim(worker, claim.id, record);
+        self.clear_wish(claim.id, honoured);
+        self.drop_claim(worker, claim.id, Record::Released(claim.id));
         self.wake.signal();
         Ok(events)
+    }
+
+    /// What a release does. Kept in memory alone: if this process dies, it was none.
+    fn plan_release(&self, claim: &Claim) -> io::Result<Settled> {
+        let wish = self.wish(claim.id)?.filter(|wish| *wish != Wish::Retry);
+        let mut claims = lock(&self.claims);
+        let Some(held) = claims.get_mut(&claim.id) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let stay = if wish == Some(Wish::Remove) { Vec::new() } else { held.recipients.clone() };
+        let effect = Effect {
+            stay,
+            failed: Vec::new(),
+            hold: wish == Some(Wish::Hold),
+            attempts: held.name.attempts,
+            kills: held.name.kills,
+            due: None,
+        };
+        let event =
+            |wish: Wish| wish.event(self.now(), claim.id).about(claim.id, Some(&held.message_id));
+        let events = wish.map(event).into_iter().collect();
+        let settled = Settled { effect, events, honoured: wish.is_some() };
+        held.settled = Some(settled.clone());
+        Ok(settled)
     }
 
     fn settle_attempt(
@@ -83,15 +110,19 @@ impl Queue {
     ) -> Result<Vec<MailEvent>, Error> {
         let operation = "settle the message";
         let trouble = |error| Error::io(operation, error);
-        let Settled { effect, events } = match self.settled_before(claim)? {
+        let Settled { effect, mut events, honoured } = match self.settled_before(claim)? {
             Some(settled) => settled,
             None => self.record_outcome(worker, claim, attempted)?,
         };
         let name = lock(&self.claims).get(&claim.id).map(|held| held.name);
         let name = name.ok_or_else(|| crate::claim::lost(operation, claim))?;
         let act = || self.carry_out(&worker.dir, name, true, &effect);
-        self.with_reserve(act).map_err(trouble)?;
+        let moved = self.with_reserve(act).map_err(trouble)?;
+        self.clear_wish(claim.id, honoured);
         self.drop_claim(worker, claim.id, Record::Finished(claim.id));
+        if let Some(moved) = moved {
+            events.extend(self.honour_late_wish(claim.id, &moved));
+        }
         Ok(events)
     }
 
@@ -112,7 +143,12 @@ impl Queue {
     ) -> Result<Settled, Error> {
         let operation = "settle the message";
         let trouble = |error| Error::io(operation, error);
-        let wish = self.take_wish(claim.id).map_err(trouble)?;
+        let stays =
+            |result: &RecipientResult| matches!(result.verdict, Verdict::Retry | Verdict::Hold);
+        let wish = match attempted.results.iter().any(stays) {
+            true => self.wish(claim.id).map_err(trouble)?,
+            false => None,
+        };
         let settled = {
             let claims = lock(&self.claims);
             let held = claims.get(&claim.id).ok_or_else(|| crate::claim::lost(operation, claim))?;
@@ -137,7 +173,8 @@ impl Queue {
         Ok(settled)
     }
 
-    /// Does with a claimed file what the journal says. May be repeated, by whoever takes over.
+    /// Does with a claimed file what the journal says. May be repeated, by whoever takes over. Returns
+    /// where the file went, if it stays in the queue.
     ///
     /// `told` says whether the log tells that the message was queued.
     pub(crate) fn carry_out(
@@ -146,48 +183,54 @@ impl Queue {
         name: MessageName,
         told: bool,
         effect: &Effect,
-    ) -> io::Result<()> {
+    ) -> io::Result<Option<Moved<'_>>> {
         let file = name.encode();
-        let settled = MessageName {
+        let mut settled = MessageName {
             attempts: effect.attempts,
             kills: effect.kills,
             told,
             ..name.published()
         };
         if effect.stay.is_empty() && effect.failed.is_empty() {
-            return gone(dir.unlink(&file)).map(drop);
+            return gone(dir.unlink(&file)).map(|_| None);
         }
         let content = match self.read_message(dir, &file, name) {
             Ok(content) => content,
             // Carried out before.
-            Err(Misfit::Gone) => return Ok(()),
-            Err(Misfit::Stays(why) | Misfit::Damaged(why)) => return Err(io::Error::other(why)),
+            Err(Misfit::Gone) => return Ok(None),
+            // Whoever is still to be served can only be served by people now.
+            Err(Misfit::Damaged(why)) => {
+                return self.put_with_failed(dir, &file, &why).map(|()| None);
+            }
+            Err(Misfit::Stays(why)) => return Err(io::Error::other(why)),
         };
+        settled.foreign = content.foreign;
         let recipients = content.loaded.envelope.recipients();
         if effect.stay.is_empty() && recipients == effect.failed {
-            gone(dir.rename(&file, &self.layout.failed_new, &settled.encode()))?;
-            return self.layout.failed_new.sync();
+            // Not synced: if the crash of the machine undoes it, the journal has it done again.
+            return gone(dir.rename(&file, &self.layout.failed_new, &settled.encode()))
+                .map(|_| None);
         }
         if !effect.failed.is_empty() {
             self.keep_failed(&content, settled, &effect.failed)?;
         }
         if effect.stay.is_empty() {
-            return gone(dir.unlink(&file)).map(drop);
+            return gone(dir.unlink(&file)).map(|_| None);
         }
-        let mut target = settled;
         if recipients != effect.stay {
-            target.foreign = false;
-            self.replace(dir, &file, &content, target, &effect.stay)?;
+            // Under the same name, so that there is one file at each moment.
+            let temporary = self.write_for(&content, settled, &effect.stay)?;
+            self.layout.tmp.rename(&temporary, dir, &file)?;
+            settled.foreign = false;
         }
+        let options = content.loaded.envelope.options().clone();
         let (place, target) = match (effect.hold, effect.due) {
-            (true, _) => (Place::Held, target),
-            (false, Some(due)) => (Place::due(due), target.due(due)),
-            (false, None) => (Place::lane(content.loaded.envelope.options()), target),
+            (true, _) => (Place::Held, settled),
+            (false, Some(due)) => (Place::due(due), settled.due(due)),
+            (false, None) => (Place::lane(&options), settled),
         };
-        // The replaced file has a name of its own only where it was a foreign one.
-        let from =
-            if dir.exists(&file)? { file } else { MessageName { foreign: false, ..name }.encode() };
-        self.move_to(dir, &from, &place, &target.encode()).map(drop)
+        let moved = self.move_to(dir, &file, &place, &target.encode())?;
+        Ok(moved.map(|dir| Moved { dir, name: target, options }))
     }
 
     /// Keeps a copy for recipients who were given up.
@@ -201,29 +244,6 @@ impl Queue {
         let temporary = self.write_for(content, name, to)?;
         self.layout.tmp.rename(&temporary, &self.layout.failed_new, &name.encode())?;
         self.layout.failed_new.sync()
-    }
-
-    /// Replaces a claimed file by one for fewer recipients, durably before anything else happens.
-    fn replace(
-        &self,
-        dir: &Dir,
-        file: &[u8],
-        content: &Content,
-        name: MessageName,
-        to: &[Recipient],
-    ) -> io::Result<()> {
-        let temporary = self.write_for(content, name, to)?;
-        let was_foreign = MessageName::decode(file).is_some_and(|name| name.foreign);
-        if was_foreign {
-            // Its name said how to read it; the new file is one of ours.
-            let decoded =
-                MessageName::decode(file).map(|name| MessageName { foreign: false, ..name });
-            let ours = decoded.unwrap_or(name).encode();
-            self.layout.tmp.rename(&temporary, dir, &ours)?;
-            dir.sync()?;
-            return gone(dir.unlink(file)).map(drop);
-        }
-        self.layout.tmp.rename(&temporary, dir, file)
     }
 
     /// Writes the message for these recipients into `tmp/`, synced, and returns its name there.
@@ -282,7 +302,7 @@ fn outcome(
         kills: held.name.kills,
         due: due(now, attempted.retry_after),
     };
-    if let Some(wish) = wish.filter(|_| !effect.stay.is_empty()) {
+    if let Some(wish) = wish {
         match wish {
             Wish::Remove => effect.stay.clear(),
             Wish::Hold => effect.hold = true,
@@ -292,7 +312,7 @@ fn outcome(
             events.push(about(wish.event(now, held.name.id)));
         }
     }
-    Settled { effect, events }
+    Settled { effect, events, honoured: wish.is_some() }
 }
 
 /// What is told about one recipient. Who may have got the message and gets it again, or may get it

@@ -12,12 +12,13 @@ use sendmail_core::{AmbiguousPolicy, MailEvent, MailEventKind, QueueId, Reply};
 use uuid::Uuid;
 
 use crate::claim::{Content, Misfit};
+use crate::disk::sync_data;
 use crate::journal::record::{Effect, Record};
 use crate::journal::segment::{Header, Records, START, seal};
-use crate::journal::{room_for, segment_name, sequences};
+use crate::journal::{Sequence, room_for, segment_name, sequences};
 use crate::name::{MessageName, OwnerId, parse_owner};
 use crate::owner::{self, Takeover};
-use crate::queue::Queue;
+use crate::queue::{Queue, lock};
 
 /// What a dead worker's journal says about one of its claims.
 #[derive(Debug, Default, Clone)]
@@ -29,7 +30,8 @@ struct Fate {
 }
 
 /// A conclusion about one message, and what is to be told.
-struct Conclusion {
+#[derive(Debug, Clone)]
+pub(crate) struct Conclusion {
     name: MessageName,
     /// Whether the log tells that the message was queued.
     told: bool,
@@ -41,43 +43,58 @@ struct Conclusion {
 
 impl Queue {
     /// Takes over from every worker that is dead and has left something. The events are kept.
+    ///
+    /// # Errors
+    ///
+    /// The first trouble that was met. What it concerns stays for the next time, and keeps nobody from
+    /// the rest.
     pub(crate) fn take_over_from_the_dead(&self) -> io::Result<()> {
+        let mut result = Ok(());
         for name in self.layout.claimed.names()? {
             let bytes = name?.bytes;
             let worker = std::str::from_utf8(&bytes).ok().and_then(parse_owner);
-            if let Some(worker) = worker.filter(|worker| *worker != self.owner.id)
-                && let Some(takeover) = Takeover::begin(&self.layout.owners, worker)?
-            {
-                self.take_over(worker)?;
-                takeover.finish(&self.layout.owners, worker)?;
+            let Some(worker) = worker.filter(|worker| *worker != self.owner.id) else { continue };
+            let taken = || -> io::Result<()> {
+                if let Some(takeover) = Takeover::begin(&self.layout.owners, worker)? {
+                    self.take_over(worker)?;
+                    takeover.finish(&self.layout.owners, worker)?;
+                }
+                Ok(())
+            };
+            if let Err(error) = taken() {
+                let why = format!("it cannot be taken over from its dead worker: {error}");
+                self.set_aside(&self.layout.claimed, &bytes, &why);
+                result = result.and(Err(error));
             }
         }
-        Ok(())
+        result
     }
 
     fn take_over(&self, worker: OwnerId) -> io::Result<()> {
         let name = owner::name(worker);
         let Some(dir) = self.layout.claimed.open_dir(&name)? else { return Ok(()) };
         let (fates, same_boot) = self.read_journal(worker)?;
-        let mut conclusions = Vec::new();
+        // What is concluded from its records may not be more durable than they are.
+        self.seal_journal(worker)?;
+        let mut result = Ok(());
         let mut left = false;
+        let mut conclusions = Vec::new();
         for file in dir.names()? {
             let file = file?.bytes;
             let Some(message) = MessageName::decode(&file) else { continue };
-            let mut fate = fates.get(&message.id).cloned().unwrap_or_default();
+            if let Some(conclusion) = lock(&self.concluded).get(&(worker, file.clone())) {
+                conclusions.push(conclusion.clone());
+                continue;
+            }
+            let fate = fates.get(&message.id).cloned().unwrap_or_default();
             match self.read_message(&dir, &file, message) {
                 Ok(content) => {
-                    if !same_boot
-                        && content.loaded.envelope.options().ambiguous == AmbiguousPolicy::Retry
-                    {
-                        // Handovers were not synced: each of its claims may have been sent.
-                        fate.begun = true;
-                        fate.handed_over = true;
-                    }
-                    conclusions.push(self.conclude(message, &content, &fate));
+                    conclusions.push(self.conclude(message, &content, fate, same_boot));
                 }
                 Err(Misfit::Gone) => {}
-                Err(Misfit::Damaged(why)) => self.put_with_failed(&dir, &file, &why)?,
+                Err(Misfit::Damaged(why)) => {
+                    result = result.and(self.put_with_failed(&dir, &file, &why));
+                }
                 Err(Misfit::Stays(why)) => {
                     self.set_aside(&dir, &file, &why);
                     left = true;
@@ -85,12 +102,24 @@ impl Queue {
             }
         }
         self.write_down(&conclusions)?;
-        for conclusion in &conclusions {
+        for mut conclusion in conclusions {
+            self.keep_events(std::mem::take(&mut conclusion.events));
             let act = || self.carry_out(&dir, conclusion.name, conclusion.told, &conclusion.effect);
-            self.with_reserve(act)?;
+            let (id, key) = (conclusion.name.id, (worker, conclusion.name.encode()));
+            match self.with_reserve(act) {
+                Ok(moved) => {
+                    lock(&self.concluded).remove(&key);
+                    let late = moved.map(|moved| self.honour_late_wish(id, &moved));
+                    self.keep_events(late.unwrap_or_default());
+                }
+                Err(error) => {
+                    // It was told, and is not told again when it is tried again.
+                    lock(&self.concluded).insert(key, conclusion);
+                    result = result.and(Err(error));
+                }
+            }
         }
-        self.keep_events(conclusions.into_iter().flat_map(|each| each.events).collect());
-        self.seal_journal(worker)?;
+        result?;
         if !left {
             match self.layout.claimed.remove_dir(&name) {
                 Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
@@ -104,19 +133,38 @@ impl Queue {
     }
 
     /// What follows from the journal for one message.
-    fn conclude(&self, name: MessageName, content: &Content, fate: &Fate) -> Conclusion {
-        if let Some(effect) = fate.settled.clone() {
-            return Conclusion { name, told: true, effect, events: Vec::new(), room: 0 };
+    fn conclude(
+        &self,
+        name: MessageName,
+        content: &Content,
+        mut fate: Fate,
+        same_boot: bool,
+    ) -> Conclusion {
+        match fate.settled.take() {
+            // An outcome counts the attempt that the file, as it was claimed, has still before it.
+            Some(effect) if effect.attempts > name.attempts => {
+                return Conclusion { name, told: true, effect, events: Vec::new(), room: 0 };
+            }
+            // It is that of an earlier claim; this one's record was never written.
+            Some(_) => fate = Fate::default(),
+            None => {}
         }
+        let begun = fate.begun || fate.handed_over;
         let envelope = &content.loaded.envelope;
+        if !same_boot && envelope.options().ambiguous == AmbiguousPolicy::Retry {
+            // Handovers were not synced: each of its claims may have been sent.
+            fate.begun = true;
+            fate.handed_over = true;
+        }
         let message_id = content.loaded.message.message_id();
         let all = envelope.recipients().to_vec();
         let mut effect = Effect {
             stay: all.clone(),
             failed: Vec::new(),
             hold: false,
-            attempts: name.attempts.saturating_add(u32::from(fate.begun)),
-            kills: name.kills.saturating_add(u32::from(fate.begun)),
+            attempts: name.attempts.saturating_add(u32::from(fate.begun || begun)),
+            // Only what was seen to begin: a machine that crashes has other reasons.
+            kills: name.kills.saturating_add(u32::from(begun)),
             due: None,
         };
         let mut events = Vec::new();
@@ -142,15 +190,15 @@ impl Queue {
                     tell(event.in_attempt(effect.attempts, recipient, &lost).with_detail(why));
                 }
             }
-            _ if fate.begun && effect.kills >= self.options.max_kills => {
+            _ if begun && effect.kills >= self.options.max_kills => {
                 effect.hold = true;
                 let why = format!("{} workers died in an attempt at it", effect.kills);
                 tell(self.held(&why));
             }
             _ => {}
         }
-        // The worker marks the file when it claims it, and then writes down that it did.
-        let told = name.told && (fate.claimed || name.attempts > 0);
+        // It was told before this claim, or together with the record of it.
+        let told = name.told || fate.claimed;
         Conclusion { name, told, effect, events, room: room_for(&all, message_id) }
     }
 
@@ -210,32 +258,39 @@ impl Queue {
     }
 
     fn newest_segment(&self, worker: OwnerId) -> io::Result<Option<(File, Header)>> {
-        Ok(self.segments_of(worker)?.into_iter().next_back())
-    }
-
-    /// The segments of a worker, oldest first.
-    fn segments_of(&self, worker: OwnerId) -> io::Result<Vec<(File, Header)>> {
-        let mut found = Vec::new();
-        for sequence in sequences(&self.layout.journal)? {
-            let file = match self.layout.journal.open_file(&segment_name(sequence), true) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            if let Some(header) = Header::read(&file)?.filter(|header| header.worker == worker) {
-                found.push((file, header));
+        for sequence in sequences(&self.layout.journal)?.into_iter().rev() {
+            if let Some(found) = self.segment_of(worker, sequence)? {
+                return Ok(Some(found));
             }
         }
-        Ok(found)
+        Ok(None)
+    }
+
+    /// The segment of that number, if it is this worker's.
+    fn segment_of(
+        &self,
+        worker: OwnerId,
+        sequence: Sequence,
+    ) -> io::Result<Option<(File, Header)>> {
+        let file = match self.layout.journal.open_file(&segment_name(sequence), true) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let header = Header::read(&file)?.filter(|header| header.worker == worker);
+        Ok(header.map(|header| (file, header)))
     }
 
     /// Seals what the dead worker could not: its records are durable and readable from here on.
     pub(crate) fn seal_journal(&self, worker: OwnerId) -> io::Result<()> {
-        for (file, header) in self.segments_of(worker)? {
-            if !header.sealed {
+        // One after the other: a worker may have left thousands.
+        for sequence in sequences(&self.layout.journal)? {
+            if let Some((file, header)) = self.segment_of(worker, sequence)?
+                && !header.sealed
+            {
                 let mut records = Records::new(&file, START, None)?;
                 while records.next_record()?.is_some() {}
-                file.sync_data()?;
+                sync_data(&file)?;
                 seal(&file, records.position())?;
             }
         }

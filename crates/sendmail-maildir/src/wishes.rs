@@ -4,7 +4,8 @@ use std::io;
 
 use sendmail_core::{MailEvent, MailEventKind, QueueId, Timestamp};
 
-use crate::queue::{Queue, gone};
+use crate::queue::{Place, Queue, gone};
+use crate::settle::Moved;
 
 /// What is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,15 +49,58 @@ impl Queue {
         wishes.sync()
     }
 
-    /// Takes the wish about a message, if there is one.
-    pub(crate) fn take_wish(&self, id: QueueId) -> io::Result<Option<Wish>> {
-        let name = id.to_string().into_bytes();
-        let word = match self.layout.wishes.read(&name, 64) {
-            Ok(word) => word,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        gone(self.layout.wishes.unlink(&name))?;
-        Ok(Wish::ALL.into_iter().find(|wish| wish.word().as_bytes() == word))
+    /// The wish about a message, if there is one.
+    pub(crate) fn wish(&self, id: QueueId) -> io::Result<Option<Wish>> {
+        match self.layout.wishes.read(&file(id), 64) {
+            Ok(word) => Ok(Wish::ALL.into_iter().find(|wish| wish.word().as_bytes() == word)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
+
+    /// Takes back a wish that nobody has honoured; false if somebody has.
+    pub(crate) fn take_wish(&self, id: QueueId) -> io::Result<bool> {
+        gone(self.layout.wishes.unlink(&file(id))).map(|gone| !gone)
+    }
+
+    /// Removes a wish that was honoured. If that fails it is honoured again, or goes with time.
+    pub(crate) fn clear_wish(&self, id: QueueId, honoured: bool) {
+        if honoured {
+            let _ = self.take_wish(id);
+        }
+    }
+
+    /// Honours a wish that was left after it was looked for and before the file went where it is now:
+    /// whoever left it saw the message claimed, and counts on the worker. What cannot be done is left
+    /// to the next who settles the message.
+    pub(crate) fn honour_late_wish(&self, id: QueueId, moved: &Moved<'_>) -> Vec<MailEvent> {
+        let Ok(Some(wish)) = self.wish(id) else { return Vec::new() };
+        let (dir, file) = (&moved.dir, moved.name.encode());
+        let place = match wish {
+            Wish::Remove => None,
+            Wish::Hold => Some(Place::Held),
+            Wish::Retry => Some(Place::lane(&moved.options)),
+        };
+        let done = match place {
+            None => gone(dir.unlink(&file)).map(|gone| !gone),
+            Some(place) => self
+                .move_to(dir, &file, &place, &moved.name.published().encode())
+                .map(|moved| moved.is_some()),
+        };
+        if !done.unwrap_or(false) {
+            return Vec::new();
+        }
+        self.clear_wish(id, true);
+        let events = match wish {
+            Wish::Retry => Vec::new(),
+            Wish::Hold | Wish::Remove => vec![wish.event(self.now(), id)],
+        };
+        // It is done; only the history lacks it if this fails.
+        let _ = self.log(&events);
+        events
+    }
+}
+
+fn file(id: QueueId) -> Vec<u8> {
+    id.to_string().into_bytes()
 }

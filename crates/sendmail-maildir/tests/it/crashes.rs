@@ -1,10 +1,12 @@
 //! What a dead worker leaves behind, beyond what the suites ask of every store.
 
 use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sendmail_core::{
-    DecisionStore as _, EventLog as _, MailEventKind, QueueStore as _, Step, Verdict,
+    AdminOutcome, DecisionLog as _, DecisionStore as _, Discard, ErrorKind, EventLog as _,
+    MailEventKind, QueueAdmin as _, QueueStore as _, Step, TransactionId, Verdict,
 };
 
 use crate::harness::files;
@@ -149,4 +151,145 @@ async fn the_sweep_keeps_what_the_dead_had_prepared() {
     assert_eq!(files(&place.path().join(".discarded")).len(), 2);
     assert!(other.undecided().await.unwrap().is_empty());
     assert!(claim_all(&other).await.is_empty());
+}
+
+/// What a restore by hand, or a copy that was kept for failed recipients and is retried, may bring.
+#[tokio::test]
+async fn two_files_of_one_id_are_sent_one_after_the_other() {
+    let place = Queue::new();
+    let store = place.open().await;
+    let id = queue(&store, &["a@x"]).await;
+    let file = files(&place.path().join("new")).remove(0);
+    std::fs::copy(&file, place.path().join(format!("cur/{id}.a1.k0"))).unwrap();
+    let mut claims = claim_all(&store).await;
+    assert_eq!(claims.len(), 1, "the journal knows them by their id");
+    deliver(&store, claims.remove(0)).await;
+    store.simulate_death();
+    let other = place.open().await;
+    let claims = claim_all(&other).await;
+    assert_eq!(claims.len(), 1, "what became of the first says nothing of the second");
+}
+
+/// The worker renamed the file once more and died before it could write that down.
+#[tokio::test]
+async fn an_earlier_outcome_is_not_that_of_a_later_claim() {
+    let place = Queue::new();
+    let store = place.open().await;
+    let id = queue(&store, &["a@x"]).await;
+    let claim = claim_all(&store).await.remove(0);
+    let loaded = store.load(&claim).await.unwrap();
+    let given_up = attempt(&loaded, &[Verdict::Fail], Duration::ZERO);
+    store.settle(claim, given_up).await.unwrap();
+    let worker = std::fs::read_dir(place.path().join(".claimed")).unwrap();
+    let worker = worker.map(|entry| entry.unwrap().path()).next().unwrap();
+    let operator = place.open().await;
+    operator.retry_now(id).await.unwrap();
+    let file = files(&place.path().join("new")).remove(0);
+    std::fs::rename(&file, worker.join(file.file_name().unwrap())).unwrap();
+    store.simulate_death();
+    let claims = claim_all(&operator).await;
+    assert_eq!(claims.len(), 1, "the operator's retry is lost");
+    assert_eq!(claims[0].attempt, 2);
+}
+
+/// One file of a dead worker cannot be moved: the others, and other messages, go on meanwhile.
+#[tokio::test]
+async fn what_cannot_be_taken_over_keeps_nobody_and_is_told_once() {
+    let place = Queue::new();
+    let store = place.open().await;
+    queue(&store, &["later@x"]).await;
+    let claim = claim_all(&store).await.remove(0);
+    queue(&store, &["begun@x"]).await;
+    let begun = claim_all(&store).await.remove(0);
+    store.record(&begun, Step::Begin).await.unwrap();
+    store.record(&begun, Step::Handover).await.unwrap();
+    let loaded = store.load(&claim).await.unwrap();
+    let deferred = place.path().join(".deferred");
+    std::fs::remove_dir(&deferred).unwrap();
+    let later = attempt(&loaded, &[Verdict::Retry], Duration::from_secs(60));
+    store.settle(claim, later).await.unwrap_err();
+    store.simulate_death();
+
+    let other = place.open().await;
+    std::fs::remove_dir(&deferred).unwrap();
+    queue(&other, &["new@x"]).await;
+    let mut served = Vec::new();
+    for claim in claim_all(&other).await {
+        served.extend(deliver(&other, claim).await.0);
+    }
+    served.sort_unstable();
+    assert_eq!(served, ["begun@x", "new@x"]);
+    other.sweep().await.unwrap_err();
+    std::fs::create_dir(&deferred).unwrap();
+    let third = place.open().await;
+    third.sweep().await.unwrap();
+    place.clock.advance(Duration::from_secs(61));
+    assert_eq!(deliver(&third, claim_all(&third).await.remove(0)).await.0, ["later@x"]);
+    let log = third.read(None, 100).await.unwrap();
+    let told = |kind| log.events.iter().filter(|(_, event)| event.kind == kind).count();
+    assert_eq!(told(MailEventKind::PossibleDuplicate), 1);
+}
+
+/// An operator was told that the worker would see to it; the worker died.
+#[tokio::test]
+async fn a_wish_outlives_the_worker() {
+    let place = Queue::new();
+    let (store, operator) = (place.open().await, place.open().await);
+    let held = queue(&store, &["a@x"]).await;
+    let removed = queue(&store, &["b@x"]).await;
+    assert_eq!(claim_all(&store).await.len(), 2);
+    assert_eq!(operator.hold(held).await.unwrap(), AdminOutcome::Claimed);
+    assert_eq!(operator.remove(removed).await.unwrap(), AdminOutcome::Claimed);
+    store.simulate_death();
+    let other = place.open().await;
+    assert!(claim_all(&other).await.is_empty());
+    let left = files(&place.path().join(".held"));
+    assert_eq!(left.len(), 1);
+    assert!(files(&place.path().join(".wishes")).is_empty());
+}
+
+/// The decision is there, and what it is about is not readable any more.
+#[tokio::test]
+async fn nothing_of_a_damaged_decision_is_thrown_away() {
+    let place = Queue::new();
+    let store = place.open().await;
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let mut new = crate::support::mail(&["a@x"]);
+        new.resource = sendmail_core::QueueStore::resource_id(&store).clone();
+        store.write(&new).await.unwrap();
+        ids.push(new.id);
+    }
+    let transaction = TransactionId::from_bytes([1; 16]);
+    store.stage(&ids).await.unwrap();
+    store.propose(transaction, &ids).await.unwrap();
+    store.decide(transaction).await.unwrap();
+    let error = store.discard(&ids, Discard::Aborted).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidState, "it is committed");
+    let staged = place.path().join(".staged");
+    let is_manifest = |path: &PathBuf| path.to_string_lossy().contains(".tx.o");
+    let manifest = files(&staged).into_iter().find(is_manifest).unwrap();
+    let content = std::fs::read(&manifest).unwrap();
+    std::fs::write(&manifest, &content[1..]).unwrap();
+    store.simulate_death();
+    let other = place.open().await;
+    let told = other.sweep().await.unwrap().set_aside.join("\n");
+    assert!(told.contains("only an operator"), "{told}");
+    assert_eq!(files(&staged).len(), 3, "both messages, and the manifest");
+    std::fs::write(&manifest, &content).unwrap();
+    assert_eq!(other.sweep().await.unwrap().published, 2);
+}
+
+#[tokio::test]
+async fn what_was_discarded_is_not_said_to_be_published() {
+    let place = Queue::new();
+    let store = place.open().await;
+    let mut new = crate::support::mail(&["a@x"]);
+    new.resource = "database".parse().unwrap();
+    store.write(&new).await.unwrap();
+    store.stage(&[new.id]).await.unwrap();
+    let other = place.open().await;
+    assert_eq!(other.discard(&[new.id], Discard::Fenced).await.unwrap().len(), 1);
+    let error = store.publish(&[new.id]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Aborted);
 }

@@ -120,3 +120,24 @@ async fn what_cannot_be_understood_is_set_aside_as_damaged() {
     assert!(files(&queue.path().join("new")).is_empty(), "locks included");
     let _ = queue.clock.now();
 }
+
+/// The rest is written, and cannot be moved yet.
+#[tokio::test]
+async fn the_outcome_of_a_foreign_message_may_be_settled_again() {
+    let queue = Queue::new();
+    let store = queue.open().await;
+    queue.put("new/1234.5.host", ZOPE);
+    let claim = claim_all(&store).await.remove(0);
+    let loaded = store.load(&claim).await.unwrap();
+    let settlement = attempt(&loaded, &[Verdict::Done, Verdict::Retry], Duration::from_secs(60));
+    let due = queue.clock.now().as_secs() + 60;
+    let in_the_way = queue.path().join(format!(".deferred/{:010}", due / 60));
+    std::fs::write(&in_the_way, "").unwrap();
+    let claim = store.settle(claim, settlement.clone()).await.unwrap_err().claim;
+    assert_eq!(files(&queue.path().join(".claimed")).len(), 1, "one file at each moment");
+    std::fs::remove_file(&in_the_way).unwrap();
+    store.settle(claim, settlement).await.unwrap();
+    queue.clock.advance(Duration::from_secs(61));
+    let claim = claim_all(&store).await.remove(0);
+    assert_eq!(deliver(&store, claim).await.0, ["b@example.net"]);
+}
