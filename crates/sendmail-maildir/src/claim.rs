@@ -4,6 +4,7 @@
 //! after a crash of the machine, it would be sent again with nobody knowing that it had been sent. So
 //! the directories are synced, once for a batch, before the batch is handed out.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -160,7 +161,7 @@ impl Queue {
     /// Whether this process has claimed a message of that id. Two files of one id are never claimed at
     /// the same time: the journal knows them by their id.
     fn is_taken(&self, id: QueueId, batch: &Batch) -> bool {
-        batch.held.iter().any(|held| held.name.id == id) || lock(&self.claims).contains_key(&id)
+        batch.ids.contains(&id) || lock(&self.claims).contains_key(&id)
     }
 
     /// Makes a batch of claims durable, and the events about them.
@@ -497,6 +498,7 @@ impl Queue {
 #[derive(Debug, Default)]
 struct Batch {
     held: Vec<Held>,
+    ids: HashSet<QueueId>,
     /// For each of them the event that says it was queued, if nobody has said so yet.
     queued: Vec<Option<MailEvent>>,
     /// Where they came from, none twice.
@@ -518,6 +520,7 @@ impl Batch {
             event.about(held.name.id, Some(&held.message_id))
         });
         self.queued.push(event);
+        self.ids.insert(held.name.id);
         self.held.push(held);
     }
 }
