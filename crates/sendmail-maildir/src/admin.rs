@@ -8,13 +8,13 @@ use sendmail_core::{
     QueueId, Result, StateCount, Statistics, Timestamp,
 };
 
-use crate::claim::{Misfit, written_at};
 use crate::disk::{Dir, Kind};
 use crate::foreign;
 use crate::journal::log;
 use crate::name::MessageName;
 use crate::pending::read_head;
 use crate::queue::{Handle, Place, Queue, gone};
+use crate::reading::{Misfit, written_at};
 use crate::scan::{due_folders, lanes};
 use crate::wishes::Wish;
 

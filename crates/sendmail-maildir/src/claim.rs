@@ -11,65 +11,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use sendmail_core::{
-    AmbiguousPolicy, Claim, ClaimToken, Claimed, DeliveryOptions, Envelope, Error, ErrorKind,
-    Loaded, MailEvent, MailEventKind, MessageId, QueueId, Recipient, Result, Step, Timestamp,
+    Claim, ClaimToken, Claimed, Error, Loaded, MailEvent, MailEventKind, QueueId, Result,
 };
 
-use crate::disk::{Dir, Kind, Name, Stat};
-use crate::foreign::{self, ForeignError};
-use crate::format::{self, FormatError, Head, QueueFile};
+use crate::disk::{Dir, Kind, Name};
+use crate::held::Held;
 use crate::journal::record::Record;
 use crate::journal::room_for;
 use crate::name::MessageName;
-use crate::queue::{Place, Queue, Worker, lock};
+use crate::queue::{Place, Queue, lock};
+use crate::reading::{Content, Misfit, stays};
 use crate::scan::Found;
 
 /// Messages up to this size are kept in memory between claim and load, in bytes.
 const KEEP_LOADED: usize = 64 << 10;
-/// How old zope.sendmail's lock must be before it counts as forgotten, in seconds: its own measure.
-const ZOPE_LOCK_LIFETIME: i64 = 3 * 60 * 60;
-
-/// A message that this process has claimed.
-#[derive(Debug)]
-pub(crate) struct Held {
-    pub(crate) token: ClaimToken,
-    /// Under which name it is in the worker's directory.
-    pub(crate) name: MessageName,
-    /// What is kept free for it in the journal.
-    pub(crate) room: u64,
-    pub(crate) recipients: Vec<Recipient>,
-    pub(crate) message_id: MessageId,
-    pub(crate) options: DeliveryOptions,
-    /// The outcome, once it is durable in the journal and could not be carried out yet.
-    pub(crate) settled: Option<crate::settle::Settled>,
-    loaded: Option<Loaded>,
-}
-
-/// What is in a queue file, of whichever program.
-pub(crate) struct Content {
-    pub(crate) loaded: Loaded,
-    /// Whether it is as another program wrote it.
-    pub(crate) foreign: bool,
-    /// Whether the log is still to tell that it was queued.
-    fresh: bool,
-}
-
-impl Content {
-    fn ours(file: QueueFile, name: MessageName) -> Self {
-        let QueueFile { head: Head { envelope, queued_at, .. }, message } = file;
-        Self { loaded: Loaded { envelope, message, queued_at }, foreign: false, fresh: !name.told }
-    }
-}
-
-/// Why a file is not claimed.
-pub(crate) enum Misfit {
-    /// It is not there any more, or somebody else's.
-    Gone,
-    /// It stays where it is and is reported.
-    Stays(String),
-    /// It is one of our messages, or was meant to be one, and can never be sent.
-    Damaged(String),
-}
 
 impl Queue {
     pub(crate) fn claim(&self, max: usize) -> Result<Claimed> {
@@ -160,7 +115,7 @@ impl Queue {
 
     /// Whether this process has claimed a message of that id. Two files of one id are never claimed at
     /// the same time: the journal knows them by their id.
-    fn is_taken(&self, id: QueueId, batch: &Batch) -> bool {
+    pub(crate) fn is_taken(&self, id: QueueId, batch: &Batch) -> bool {
         batch.ids.contains(&id) || lock(&self.claims).contains_key(&id)
     }
 
@@ -257,128 +212,7 @@ impl Queue {
         Ok((self.hold(name, &content), content))
     }
 
-    /// Claims a file that zope.sendmail or repoze.sendmail wrote, by its own rules: whoever has made
-    /// the link `.sending-NAME` may send it.
-    fn claim_foreign(
-        &self,
-        dir: &Dir,
-        file: &[u8],
-        batch: &Batch,
-    ) -> std::result::Result<(Held, Content), Misfit> {
-        let stat = dir.stat(file).map_err(|error| gone_or_stays(&error))?;
-        let version = version(file, &stat);
-        if self.is_left_alone(&version) {
-            return Err(Misfit::Gone);
-        }
-        self.check_owner(dir, file)?;
-        let written = modified(&stat);
-        let lock_name = [b".sending-", file].concat();
-        let touched = self.lock_foreign(dir, file, &lock_name, &stat)?;
-        let claim = || {
-            let bytes = read_limited(dir, file, self.options.max_message_len)?;
-            let name = MessageName { foreign: true, ..MessageName::new(foreign::id(file, &bytes)) };
-            if self.is_taken(name.id, batch) {
-                return Err(Misfit::Stays(
-                    "another file with the same id is being sent".to_owned(),
-                ));
-            }
-            let content = decode_foreign(&bytes, name, written).map_err(|error| match error {
-                ForeignError::NoEnvelope => {
-                    self.leave_alone(&version);
-                    Misfit::Stays(error.to_string())
-                }
-                other => Misfit::Damaged(other.to_string()),
-            })?;
-            let worker = self.worker().map_err(|error| stays(&error))?;
-            rename(dir, file, &worker.dir, &name.encode())?;
-            if touched {
-                // When it was written is when it was queued. If this fails its life begins anew.
-                let _ = worker.dir.set_modified(&name.encode(), Some(&stat));
-            }
-            Ok((self.hold(name, &content), content))
-        };
-        let result = claim();
-        if touched && result.is_err() {
-            let _ = dir.set_modified(file, Some(&stat));
-        }
-        // With the file gone the lock locks nothing; with the file left it must not stay.
-        let _ = dir.unlink(&lock_name);
-        result
-    }
-
-    /// Takes zope.sendmail's lock on a file. Returns whether the file's time had to be changed for it.
-    fn lock_foreign(
-        &self,
-        dir: &Dir,
-        file: &[u8],
-        lock_name: &[u8],
-        stat: &Stat,
-    ) -> std::result::Result<bool, Misfit> {
-        match dir.stat(lock_name) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // No program can make the lock, so none has it.
-            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => return Ok(false),
-            Err(error) => return Err(stays(&error)),
-            Ok(locked) if self.now().as_secs() - locked.st_mtime < ZOPE_LOCK_LIFETIME => {
-                // Another program is sending it.
-                return Err(Misfit::Gone);
-            }
-            // Forgotten by a process that died. Removing it loses nothing: it is a second name.
-            Ok(_) => dir.unlink(lock_name).map_err(|error| stays(&error))?,
-        }
-        // The lock is as old as the file that it is a name of, and one that is old counts as forgotten.
-        let touch = self.now().as_secs() - stat.st_mtime > ZOPE_LOCK_LIFETIME / 3
-            && dir.set_modified(file, None).is_ok();
-        match dir.link(file, lock_name) {
-            Ok(()) => Ok(touch),
-            Err(error) => Err(match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists => Misfit::Gone,
-                // A file system without links.
-                _ => stays(&error),
-            }),
-        }
-    }
-
-    fn check_owner(&self, dir: &Dir, file: &[u8]) -> std::result::Result<(), Misfit> {
-        let stat = dir.stat(file).map_err(|error| gone_or_stays(&error))?;
-        if self.layout.trusts(stat.st_uid) {
-            Ok(())
-        } else {
-            let why = format!("it belongs to user {}, who is not the queue's owner", stat.st_uid);
-            Err(Misfit::Stays(why))
-        }
-    }
-
-    /// Reads a message of ours, in whichever format its name says, and proves it whole.
-    pub(crate) fn read_message(
-        &self,
-        dir: &Dir,
-        file: &[u8],
-        name: MessageName,
-    ) -> std::result::Result<Content, Misfit> {
-        self.check_owner(dir, file)?;
-        let limit = self.options.max_message_len + format::MAX_HEAD;
-        let bytes = read_limited(dir, file, limit)?;
-        if name.foreign {
-            // The rest of a foreign message is written in our format, and proves itself.
-            if let Ok(file) = format::decode_any(&bytes, name.id) {
-                return Ok(Content::ours(file, name));
-            }
-            let written = written_at(dir, file);
-            return decode_foreign(&bytes, name, written)
-                .map_err(|error| Misfit::Damaged(error.to_string()));
-        }
-        match format::decode(bytes, name.id) {
-            Ok(file) => Ok(Content::ours(file, name)),
-            Err(error @ FormatError::NewerVersion(_)) => {
-                self.leave_alone(file);
-                Err(Misfit::Stays(error.to_string()))
-            }
-            Err(error) => Err(Misfit::Damaged(error.to_string())),
-        }
-    }
-
-    fn hold(&self, name: MessageName, content: &Content) -> Held {
+    pub(crate) fn hold(&self, name: MessageName, content: &Content) -> Held {
         let Loaded { envelope, message, .. } = &content.loaded;
         let keep = message.as_bytes().len() <= KEEP_LOADED;
         Held {
@@ -392,111 +226,11 @@ impl Queue {
             loaded: keep.then(|| content.loaded.clone()),
         }
     }
-
-    /// Puts a damaged entry with the failed mail, and says so.
-    pub(crate) fn put_with_failed(&self, dir: &Dir, file: &[u8], why: &str) -> io::Result<()> {
-        let bytes = dir.read(file, format::MAX_HEAD as u64).unwrap_or_default();
-        let name = MessageName::decode(file).map_or_else(
-            || MessageName { foreign: true, ..MessageName::new(foreign::id(file, &bytes)) },
-            MessageName::published,
-        );
-        // What is kept there is never replaced: two damaged files may have one name.
-        let mut kept = name;
-        loop {
-            match dir.rename_new(file, &self.layout.failed_new, &kept.encode()) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => kept.kills += 1,
-                other => break other?,
-            }
-        }
-        self.layout.failed_new.sync()?;
-        let text = format!("{} is damaged: {why}", file.escape_ascii());
-        let event = MailEvent::new(MailEventKind::Damaged, self.now());
-        let event = event.about(name.id, None).with_detail(&text);
-        self.log(std::slice::from_ref(&event))?;
-        self.keep_events(vec![event]);
-        Ok(())
-    }
-
-    pub(crate) fn load(&self, claim: &Claim) -> Result<Loaded> {
-        let operation = "load the message";
-        let worker = self.check_claim(claim, operation)?;
-        let name = {
-            let mut claims = lock(&self.claims);
-            let held = claims.get_mut(&claim.id).ok_or_else(|| lost(operation, claim))?;
-            if let Some(loaded) = held.loaded.take() {
-                return Ok(loaded);
-            }
-            held.name
-        };
-        match self.read_message(&worker.dir, &name.encode(), name) {
-            Ok(content) => Ok(content.loaded),
-            Err(Misfit::Gone) => Err(lost(operation, claim)),
-            Err(Misfit::Stays(why)) => {
-                Err(Error::new(ErrorKind::Io, operation, why).with("queue id", claim.id))
-            }
-            Err(Misfit::Damaged(why)) => {
-                let moved = self.put_with_failed(&worker.dir, &name.encode(), &why);
-                moved.map_err(|error| Error::io(operation, error).with("queue id", claim.id))?;
-                self.drop_claim(&worker, claim.id, Record::Finished(claim.id));
-                Err(Error::new(ErrorKind::Damaged, operation, why).with("queue id", claim.id))
-            }
-        }
-    }
-
-    pub(crate) fn record(&self, claim: &Claim, step: Step) -> Result<()> {
-        let operation = "record a step of the attempt";
-        let worker = self.check_claim(claim, operation)?;
-        let policy = lock(&self.claims).get(&claim.id).map(|held| held.options.ambiguous);
-        let record = match step {
-            Step::Begin => Record::Begun(claim.id),
-            Step::Handover => Record::HandedOver(claim.id),
-        };
-        let durable = step == Step::Handover && policy != Some(AmbiguousPolicy::Retry);
-        let write = || {
-            let mark = worker.journal.append(std::slice::from_ref(&record))?;
-            if durable { worker.journal.sync(&mark) } else { Ok(()) }
-        };
-        write().map_err(|error| Error::io(operation, error).with("queue id", claim.id))
-    }
-
-    /// Whether the claim is still this process's: its token, and the file in its place.
-    pub(crate) fn check_claim(
-        &self,
-        claim: &Claim,
-        operation: &'static str,
-    ) -> Result<Arc<Worker>> {
-        let (name, is_settled) = {
-            let claims = lock(&self.claims);
-            let held = claims.get(&claim.id).filter(|held| held.token == claim.token);
-            let held = held.ok_or_else(|| lost(operation, claim))?;
-            (held.name.encode(), held.settled.is_some())
-        };
-        let worker = self.worker_if_any().ok_or_else(|| lost(operation, claim))?;
-        match worker.dir.exists(&name) {
-            Ok(true) => Ok(worker),
-            // The outcome is known, and was carried out in part by an earlier call.
-            Ok(false) if is_settled && self.owner.is_held() => Ok(worker),
-            Ok(false) => {
-                self.drop_claim(&worker, claim.id, Record::Released(claim.id));
-                Err(lost(operation, claim))
-            }
-            Err(error) => Err(Error::io(operation, error).with("queue id", claim.id)),
-        }
-    }
-
-    /// Ends a claim whose file is where it belongs. The record only spares whoever takes over a look.
-    pub(crate) fn drop_claim(&self, worker: &Worker, id: QueueId, record: Record) {
-        let _ = worker.journal.append(&[record]);
-        if let Some(held) = lock(&self.claims).remove(&id) {
-            worker.journal.unreserve(held.room);
-        }
-    }
 }
 
 /// The claims of one call.
 #[derive(Debug, Default)]
-struct Batch {
+pub(crate) struct Batch {
     held: Vec<Held>,
     ids: HashSet<QueueId>,
     /// For each of them the event that says it was queued, if nobody has said so yet.
@@ -541,7 +275,12 @@ fn check_kind(kind: Kind) -> std::result::Result<(), Misfit> {
     }
 }
 
-fn rename(dir: &Dir, from: &[u8], to: &Dir, name: &[u8]) -> std::result::Result<(), Misfit> {
+pub(crate) fn rename(
+    dir: &Dir,
+    from: &[u8],
+    to: &Dir,
+    name: &[u8],
+) -> std::result::Result<(), Misfit> {
     dir.rename_new(from, to, name).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Misfit::Gone,
         io::ErrorKind::AlreadyExists => {
@@ -549,57 +288,4 @@ fn rename(dir: &Dir, from: &[u8], to: &Dir, name: &[u8]) -> std::result::Result<
         }
         _ => stays(&error),
     })
-}
-
-fn read_limited(dir: &Dir, file: &[u8], limit: usize) -> std::result::Result<Vec<u8>, Misfit> {
-    let bytes = dir.read(file, limit as u64 + 1).map_err(|error| gone_or_stays(&error))?;
-    if bytes.len() > limit {
-        return Err(Misfit::Stays(format!(
-            "it is larger than {limit} bytes, the most this queue takes"
-        )));
-    }
-    Ok(bytes)
-}
-
-/// Only a file that is known to be gone counts as gone.
-fn gone_or_stays(error: &io::Error) -> Misfit {
-    match error.kind() {
-        io::ErrorKind::NotFound => Misfit::Gone,
-        _ => stays(error),
-    }
-}
-
-fn stays(error: &io::Error) -> Misfit {
-    Misfit::Stays(error.to_string())
-}
-
-/// A name for a file as it is now: once it is written to, it has another one.
-fn version(file: &[u8], stat: &Stat) -> Vec<u8> {
-    let (inode, size) = (stat.st_ino, stat.st_size);
-    let written = format!("/{inode}/{size}/{}/{}", stat.st_mtime, stat.st_mtime_nsec);
-    [file, written.as_bytes()].concat()
-}
-
-/// When a file was last written, which does not change by being renamed or read.
-pub(crate) fn written_at(dir: &Dir, file: &[u8]) -> Timestamp {
-    dir.stat(file).map_or(Timestamp::EPOCH, |stat| modified(&stat))
-}
-
-fn modified(stat: &Stat) -> Timestamp {
-    Timestamp::from_millis(stat.st_mtime.saturating_mul(1000))
-}
-
-fn decode_foreign(
-    bytes: &[u8],
-    name: MessageName,
-    written: Timestamp,
-) -> std::result::Result<Content, ForeignError> {
-    let (envelope, message): (Envelope, _) = foreign::decode(bytes, name.id, written)?;
-    let loaded = Loaded { envelope, message, queued_at: written };
-    Ok(Content { loaded, foreign: true, fresh: !name.told })
-}
-
-pub(crate) fn lost(operation: &'static str, claim: &Claim) -> Error {
-    Error::new(ErrorKind::LeaseLost, operation, "somebody else has the message, or it is settled")
-        .with("queue id", claim.id)
 }

@@ -37,6 +37,7 @@
 
 mod admin;
 mod claim;
+mod claim_foreign;
 mod disk;
 #[cfg(test)]
 mod faults;
@@ -44,6 +45,7 @@ mod foreign;
 mod format;
 #[cfg(fuzzing)]
 pub mod fuzz;
+mod held;
 mod journal;
 mod layout;
 mod manifest;
@@ -52,6 +54,7 @@ mod options;
 mod owner;
 mod pending;
 mod queue;
+mod reading;
 mod scan;
 mod settle;
 mod store;

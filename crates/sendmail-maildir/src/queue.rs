@@ -13,8 +13,8 @@ use sendmail_core::{
 };
 use uuid::Uuid;
 
-use crate::claim::Held;
 use crate::disk::{Dir, allocate};
+use crate::held::Held;
 use crate::journal::Journal;
 use crate::journal::record::Record;
 use crate::layout::Layout;

@@ -11,12 +11,13 @@ use sendmail_core::{
     Recipient, RecipientResult, Settlement, Unsettled, Verdict,
 };
 
-use crate::claim::{Content, Held, Misfit};
 use crate::disk::Dir;
 use crate::format::{self, Head};
+use crate::held::Held;
 use crate::journal::record::{Effect, Record};
 use crate::name::{Due, MessageName};
 use crate::queue::{Handle, Place, Queue, Worker, gone, lock};
+use crate::reading::{Content, Misfit};
 use crate::wishes::Wish;
 
 /// An outcome that is durable in the journal.
@@ -62,7 +63,7 @@ impl Queue {
             None => self.plan_release(claim).map_err(trouble)?,
         };
         let held = lock(&self.claims).get(&claim.id).map(|held| (held.name, held.options.clone()));
-        let Some((name, options)) = held else { return Err(crate::claim::lost(operation, claim)) };
+        let Some((name, options)) = held else { return Err(crate::held::lost(operation, claim)) };
         let (file, back) = (name.encode(), MessageName { told: true, ..name }.encode());
         if effect.stay.is_empty() {
             gone(worker.dir.unlink(&file)).map_err(trouble)?;
@@ -115,7 +116,7 @@ impl Queue {
             None => self.record_outcome(worker, claim, attempted)?,
         };
         let name = lock(&self.claims).get(&claim.id).map(|held| held.name);
-        let name = name.ok_or_else(|| crate::claim::lost(operation, claim))?;
+        let name = name.ok_or_else(|| crate::held::lost(operation, claim))?;
         let act = || self.carry_out(&worker.dir, name, true, &effect);
         let moved = self.with_reserve(act).map_err(trouble)?;
         self.clear_wish(claim.id, honoured);
@@ -131,7 +132,7 @@ impl Queue {
         let claims = lock(&self.claims);
         let held = claims.get(&claim.id);
         held.map(|held| held.settled.clone())
-            .ok_or_else(|| crate::claim::lost("settle the message", claim))
+            .ok_or_else(|| crate::held::lost("settle the message", claim))
     }
 
     /// Makes the outcome durable.
@@ -151,7 +152,7 @@ impl Queue {
         };
         let settled = {
             let claims = lock(&self.claims);
-            let held = claims.get(&claim.id).ok_or_else(|| crate::claim::lost(operation, claim))?;
+            let held = claims.get(&claim.id).ok_or_else(|| crate::held::lost(operation, claim))?;
             let answers = attempted.results.iter().map(|result| &result.recipient);
             if !answers.eq(held.recipients.iter()) {
                 return Err(Error::new(

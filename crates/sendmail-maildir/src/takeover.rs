@@ -11,7 +11,6 @@ use std::io;
 use sendmail_core::{AmbiguousPolicy, MailEvent, MailEventKind, QueueId, Reply};
 use uuid::Uuid;
 
-use crate::claim::{Content, Misfit};
 use crate::disk::sync_data;
 use crate::journal::record::{Effect, Record};
 use crate::journal::segment::{Header, Records, START, seal};
@@ -19,6 +18,7 @@ use crate::journal::{Sequence, room_for, segment_name, sequences};
 use crate::name::{MessageName, OwnerId, parse_owner};
 use crate::owner::{self, Takeover};
 use crate::queue::{Queue, lock};
+use crate::reading::{Content, Misfit};
 
 /// What a dead worker's journal says about one of its claims.
 #[derive(Debug, Default, Clone)]
