@@ -1,13 +1,17 @@
 //! The ledger: what producers were told to do and said they had done, compared with what a relay
 //! received and what the log tells.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
+mod account;
+mod arrived;
 
-use crate::plan::{Ending, Mail, Plan, marker_of};
+use std::collections::{BTreeMap, HashMap};
+
+use crate::plan::{Ending, Mail, Plan};
 use crate::producer::Progress;
 use crate::queue::Event;
-use crate::relay::{Copy, digest};
+use crate::relay::Copy;
+pub use account::{Account, Mistake};
+use arrived::Arrived;
 
 /// What became of a transaction, as far as its producer could tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,79 +54,6 @@ pub struct Life {
 pub struct Ledger {
     entries: BTreeMap<u64, Entry>,
     processors: HashMap<String, Life>,
-}
-
-/// What was found, counted; the first few of each kind of mistake in words.
-#[derive(Debug, Default)]
-pub struct Account {
-    /// Transactions whose commit returned success, and their mails.
-    pub committed: (usize, usize),
-    /// Transactions that were rolled back, and all mails that must not arrive.
-    pub rolled_back: (usize, usize),
-    /// Transactions whose producer died in the commit, and their mails.
-    pub in_doubt: (usize, usize),
-    /// Those of them that turned out committed.
-    pub in_doubt_committed: usize,
-    /// Copies that arrived, by recipient.
-    pub copies: usize,
-    /// Second and further ones of them.
-    pub second_copies: usize,
-    /// Possible-duplicate events.
-    pub announced: usize,
-    /// How many messages these events are about, one counted for each attempt.
-    pub announced_messages: usize,
-    /// How many messages were in flight at most when processors were killed.
-    pub at_risk: u64,
-    /// Everything that must not be.
-    pub mistakes: BTreeMap<Mistake, Vec<String>>,
-}
-
-/// A promise that was broken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Mistake {
-    /// A committed mail did not arrive.
-    Lost,
-    /// A mail arrived that was rolled back.
-    Phantom,
-    /// Of a transaction some mails arrived and some did not.
-    Half,
-    /// A second copy without an event before it.
-    Unannounced,
-    /// A second copy although the processor that sent the first lives.
-    Double,
-    /// More events than messages can have been in flight.
-    TooManyEvents,
-    /// A copy whose bytes or recipients are not those that were handed over, or an event that says so.
-    Damaged,
-    /// The log does not tell that a mail was sent, or tells it twice.
-    BadLog,
-}
-
-impl Mistake {
-    /// Every kind.
-    pub const ALL: [Self; 8] = [
-        Self::Lost,
-        Self::Phantom,
-        Self::Half,
-        Self::Unannounced,
-        Self::Double,
-        Self::TooManyEvents,
-        Self::Damaged,
-        Self::BadLog,
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Lost => "lost",
-            Self::Phantom => "sent after rollback",
-            Self::Half => "half transactions",
-            Self::Unannounced => "second copies not announced",
-            Self::Double => "sent twice by the living",
-            Self::TooManyEvents => "more events than in flight",
-            Self::Damaged => "damaged",
-            Self::BadLog => "not told of rightly",
-        }
-    }
 }
 
 impl Ledger {
@@ -254,166 +185,11 @@ impl Entry {
     }
 }
 
-/// What is known of one mail and one recipient.
-#[derive(Default)]
-struct Trace<'a> {
-    copies: Vec<&'a Copy>,
-    /// When a second copy was announced.
-    announced: Vec<i64>,
-    /// How often the log says that it was sent.
-    sent: usize,
-}
-
-/// Copies and events, by marker and recipient.
-struct Arrived<'a> {
-    traces: HashMap<&'a str, HashMap<&'a str, Trace<'a>>>,
-}
-
-impl<'a> Arrived<'a> {
-    fn sort(copies: &'a [Copy], events: &'a [Event], account: &mut Account) -> Self {
-        let mut traces: HashMap<&str, HashMap<&str, Trace<'_>>> = HashMap::new();
-        for copy in copies {
-            let Some(marker) = copy.marker.as_deref() else { continue };
-            for recipient in &copy.recipients {
-                let trace = traces.entry(marker).or_default().entry(recipient).or_default();
-                trace.copies.push(copy);
-                account.copies += 1;
-                account.second_copies += usize::from(trace.copies.len() > 1);
-            }
-        }
-        for event in events {
-            let Some(marker) = marker_of(&event.message_id) else { continue };
-            if !["possible-duplicate", "sent"].contains(&event.kind.as_str()) {
-                continue;
-            }
-            let recipient = event.recipient.as_str();
-            let trace = traces.entry(marker).or_default().entry(recipient).or_default();
-            if event.kind == "sent" {
-                trace.sent += 1;
-            } else {
-                trace.announced.push(event.at_ms);
-            }
-        }
-        for trace in traces.values_mut().flat_map(HashMap::values_mut) {
-            trace.copies.sort_by_key(|copy| copy.at_ms);
-            trace.announced.sort_unstable();
-        }
-        Self { traces }
-    }
-
-    /// Whether anybody got a mail.
-    fn has(&self, marker: &str) -> bool {
-        let traces = self.traces.get(marker);
-        traces.is_some_and(|traces| traces.values().any(|trace| !trace.copies.is_empty()))
-    }
-
-    /// Checks each copy of a mail, and what the log tells of it.
-    fn check(&self, mail: &Mail, processors: &HashMap<String, Life>, account: &mut Account) {
-        let Some(traces) = self.traces.get(mail.marker.as_str()) else { return };
-        let right = digest(&mail.bytes());
-        for (recipient, trace) in traces {
-            let place = format!("{} to {recipient}", mail.marker);
-            if !mail.recipients.iter().any(|other| other == recipient) {
-                account.mistake(Mistake::Damaged, format!("{place}: who is no recipient of it"));
-            }
-            if trace.copies.iter().any(|copy| copy.digest != right) {
-                account.mistake(Mistake::Damaged, format!("{place}: its bytes are not the same"));
-            }
-            if trace.copies.is_empty() {
-                continue;
-            }
-            if trace.sent != 1 {
-                let text = format!("{place}: {} sent-events", trace.sent);
-                account.mistake(Mistake::BadLog, text);
-            }
-            trace.check_order(&place, processors, account);
-        }
-        if !self.has(&mail.marker) {
-            // Whether it should have come is for its transaction to say.
-            return;
-        }
-        for recipient in &mail.recipients {
-            let trace = traces.get(recipient.as_str());
-            if trace.is_none_or(|trace| trace.copies.is_empty()) {
-                account.mistake(Mistake::Lost, format!("{} to {recipient}", mail.marker));
-            }
-        }
-    }
-}
-
-impl Trace<'_> {
-    /// Each copy after the first needs an event of its own before it, and the death of a sender.
-    fn check_order(&self, place: &str, processors: &HashMap<String, Life>, account: &mut Account) {
-        for (index, copy) in self.copies.iter().enumerate().skip(1) {
-            let announced = self.announced.get(index - 1).is_some_and(|at| *at <= copy.at_ms);
-            if !announced {
-                let text = format!("{place}: {:?}, announced {:?}", self.copies, self.announced);
-                account.mistake(Mistake::Unannounced, text);
-            }
-        }
-        let lives = |copy: &&&Copy| {
-            let life = processors.get(&copy.client);
-            life.is_none_or(|life| life.killed_at_ms.is_none())
-        };
-        let mut clients: Vec<_> = self.copies.iter().map(|copy| &copy.client).collect();
-        clients.sort_unstable();
-        clients.dedup();
-        let by_the_living = self.copies.iter().filter(lives).count();
-        if by_the_living > 1 || clients.len() < self.copies.len() {
-            account.mistake(Mistake::Double, format!("{place}: {:?}", self.copies));
-        }
-    }
-}
-
-impl Account {
-    /// How many of a kind are told in full.
-    const TOLD: usize = 5;
-
-    fn mistake(&mut self, mistake: Mistake, text: String) {
-        self.mistakes.entry(mistake).or_default().push(text);
-    }
-
-    /// How often this went wrong.
-    #[must_use]
-    pub fn count(&self, mistake: Mistake) -> usize {
-        self.mistakes.get(&mistake).map_or(0, Vec::len)
-    }
-
-    /// Whether every promise was kept.
-    #[must_use]
-    pub fn is_clean(&self) -> bool {
-        self.mistakes.is_empty()
-    }
-}
-
-impl fmt::Display for Account {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut transactions = |what: &str, (count, mails): (usize, usize), more: &str| {
-            writeln!(f, "  {what:<28} {count:>7} transactions, {mails:>7} mails{more}")
-        };
-        transactions("committed", self.committed, "")?;
-        transactions("rolled back", self.rolled_back, "")?;
-        let more = format!(", {} turned out committed", self.in_doubt_committed);
-        transactions("killed in the commit", self.in_doubt, &more)?;
-        let announced = format!("{} messages", self.announced_messages);
-        writeln!(f, "  {:<28} {:>7}", "copies received", self.copies)?;
-        writeln!(f, "  {:<28} {:>7}", "second copies", self.second_copies)?;
-        let bound = format!("about {announced}, at most {} were in flight", self.at_risk);
-        writeln!(f, "  {:<28} {:>7} {bound}", "possible-duplicate events", self.announced)?;
-        for mistake in Mistake::ALL {
-            writeln!(f, "  {:<28} {:>7}", mistake.name(), self.count(mistake))?;
-            for text in self.mistakes.get(&mistake).into_iter().flatten().take(Self::TOLD) {
-                writeln!(f, "      {text}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::plan::message_id;
+    use crate::relay::digest;
 
     /// Two mails in one transaction, which committed; sent by two processors, the first of which died.
     struct Case {
