@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use secrecy::SecretString;
 use sendmail_core::{Cursor, EntryState};
 
 /// A transactional mail queue: takes mail, keeps it safe, delivers it, and tells what became of it.
@@ -17,8 +18,15 @@ pub(crate) struct Arguments {
     ///
     /// Special characters in user and password are percent-encoded. TLS is required by default
     /// unless the relay is on this host: ?tls=required|opportunistic|none
-    #[arg(long, global = true, value_name = "URL", env = "SENDMAIL_RELAY", hide_env_values = true)]
-    pub(crate) relay: Option<String>,
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "SENDMAIL_RELAY",
+        hide_env_values = true,
+        value_parser = parse_secret
+    )]
+    pub(crate) relay: Option<SecretString>,
     /// A configuration file in TOML; what the command line says counts more
     #[arg(long, global = true, value_name = "FILE", env = "SENDMAIL_CONFIG")]
     pub(crate) config: Option<PathBuf>,
@@ -43,6 +51,7 @@ pub(crate) enum LogLevel {
 }
 
 const EXIT_CODES: &str = "\
+`sendmail-queue check` prints the values that count: defaults, configuration file, environment, command line.
 Exit codes: 0 done, 64 wrong usage, 65 wrong data, 66 not found, 69 unavailable, 70 internal error,
 71 system error, 73 no room, 74 input/output error, 75 try again later, 77 not allowed,
 78 wrong configuration.";
@@ -208,6 +217,10 @@ pub(crate) struct DemoVictim {
 pub(crate) enum Until {
     Prepared,
     Decided,
+}
+
+fn parse_secret(text: &str) -> Result<SecretString, String> {
+    Ok(SecretString::from(text.to_owned()))
 }
 
 fn parse_state(word: &str) -> Result<EntryState, String> {

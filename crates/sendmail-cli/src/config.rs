@@ -5,11 +5,13 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
+use sendmail_processor::ProcessorConfig;
 use serde::{Deserialize, Deserializer};
 
 use crate::exit::{CONFIG, Failure, Result};
@@ -66,7 +68,7 @@ pub(crate) struct RelaySection {
     /// Further root certificates, in PEM.
     pub(crate) ca_file: Option<PathBuf>,
     /// How many connections are open at once.
-    pub(crate) max_connections: Option<u16>,
+    pub(crate) max_connections: Option<NonZeroU16>,
 }
 
 /// `[delivery]`
@@ -74,7 +76,7 @@ pub(crate) struct RelaySection {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct DeliverySection {
     /// The most messages in flight.
-    pub(crate) max_in_flight: Option<u16>,
+    pub(crate) max_in_flight: Option<NonZeroU16>,
     /// The first wait between two attempts.
     pub(crate) first_retry: Option<Period>,
     /// The longest wait between two attempts.
@@ -84,10 +86,10 @@ pub(crate) struct DeliverySection {
     /// How often the queue is looked at when nothing wakes the processor.
     pub(crate) poll_interval: Option<Period>,
     /// After how many refused messages in a row the relay is paused.
-    pub(crate) max_refusals_in_a_row: Option<u32>,
+    pub(crate) max_refusals_in_a_row: Option<NonZeroU32>,
 }
 
-/// A duration as people write it.
+/// A duration as people write it, which is more than nothing.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Period(pub(crate) Duration);
 
@@ -98,7 +100,11 @@ pub(crate) struct Size(pub(crate) u64);
 impl<'de> Deserialize<'de> for Period {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        parse_duration(&text).map(Self).map_err(serde::de::Error::custom)
+        let period = parse_duration(&text).map_err(serde::de::Error::custom)?;
+        if period.is_zero() {
+            return Err(serde::de::Error::custom("it must be more than nothing"));
+        }
+        Ok(Self(period))
     }
 }
 
@@ -141,6 +147,13 @@ impl Config {
             let line = line_of_key(text, &["password_file", "password"]);
             return Err(format!("line {line}: key `password`: there is no `user` to go with it"));
         }
+        let delivery = &config.delivery;
+        let default = ProcessorConfig::default().backoff;
+        let first = delivery.first_retry.map_or(default.first, |period| period.0);
+        if first > delivery.max_retry.map_or(default.max, |period| period.0) {
+            let line = line_of_key(text, &["first_retry", "max_retry"]);
+            return Err(format!("line {line}: key `first_retry`: it is longer than `max_retry`"));
+        }
         Ok(config)
     }
 }
@@ -167,6 +180,31 @@ pub(crate) fn mask_url(url: &str) -> String {
     }
 }
 
+/// Every key that there is.
+const KEYS: [&str; 21] = [
+    "path",
+    "max_message_size",
+    "max_messages",
+    "reserved_space",
+    "reserved_inodes",
+    "history",
+    "keep_discarded",
+    "domain",
+    "url",
+    "user",
+    "password",
+    "password_file",
+    "hello_name",
+    "ca_file",
+    "max_connections",
+    "max_in_flight",
+    "first_retry",
+    "max_retry",
+    "lifetime",
+    "poll_interval",
+    "max_refusals_in_a_row",
+];
+
 /// What is wrong, where: without the value, which the parser's own message would repeat.
 fn describe(text: &str, error: &toml::de::Error) -> String {
     let at = error.span().map_or(0, |span| span.start);
@@ -185,11 +223,9 @@ fn describe(text: &str, error: &toml::de::Error) -> String {
         // Our own words about durations and sizes, and the parser's about syntax.
         message.lines().next().unwrap_or_default().to_owned()
     };
-    if source.contains('=') {
-        format!("line {line}: key `{key}`: {why}")
-    } else {
-        format!("line {line}: {why}")
-    }
+    // In the middle of a text that goes over several lines, what looks like a key is a value.
+    let is_key = KEYS.contains(&key) || message.starts_with("unknown field");
+    if is_key { format!("line {line}: key `{key}`: {why}") } else { format!("line {line}: {why}") }
 }
 
 /// The line on which one of these keys stands first.
@@ -232,11 +268,20 @@ mod tests {
             ),
             ("[relay]\npassword = \"12345\"", 2, "password"),
             ("[relay]\npassword = \"12345", 2, "password"),
+            ("[delivery]\nmax_in_flight = 0", 2, "max_in_flight"),
+            ("[delivery]\nlifetime = \"0s\"", 2, "lifetime"),
+            ("[delivery]\nfirst_retry = \"2h\"", 2, "first_retry"),
         ] {
             let error = Config::parse(text).unwrap_err();
             assert!(error.starts_with(&format!("line {line}: key `{key}`")), "{text:?}: {error}");
             assert!(!error.contains("12345"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_looks_like_a_key_inside_a_password_is_not_printed() {
+        let error = Config::parse("[relay]\npassword = \"\"\"\nhunter=2\\q\n\"\"\"\n").unwrap_err();
+        assert!(error.starts_with("line 3: ") && !error.contains("hunter"), "{error}");
     }
 
     #[test]

@@ -26,6 +26,11 @@ fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
+            let wants_json = std::env::args_os().any(|word| word == "--json");
+            if error.use_stderr() && wants_json {
+                let why = error.to_string();
+                return Output::new(true).failure(&Failure::usage(why.trim_end()));
+            }
             // What cannot be printed has nobody to read it.
             let _ = error.print();
             return if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };

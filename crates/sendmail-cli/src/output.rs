@@ -2,11 +2,12 @@
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sendmail_core::{Cursor, Entry, MailEvent, Timestamp};
 use serde_json::{Map, Value, json};
 
-use crate::exit::{self, Failure, Result};
+use crate::exit::{Failure, Result};
 
 /// Where and how a command prints.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +22,11 @@ impl Output {
 
     pub(crate) fn is_json(self) -> bool {
         self.json
+    }
+
+    /// Whether standard output is still read, as far as is known.
+    pub(crate) fn is_read(self) -> bool {
+        !UNREAD.load(Ordering::Relaxed)
     }
 
     /// Prints a line to standard output: `text`, or `value` where JSON is wanted.
@@ -41,7 +47,7 @@ impl Output {
     /// Prints bytes to standard output as they are.
     pub(crate) fn bytes(self, bytes: &[u8]) -> Result<()> {
         let mut stdout = io::stdout().lock();
-        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| broken(&error))
+        unless_unread(stdout.write_all(bytes).and_then(|()| stdout.flush()))
     }
 
     /// Prints a remark to standard error, where it does not disturb what is printed for programs.
@@ -69,17 +75,23 @@ impl Output {
 
 fn write_line(to: &mut impl io::Write, line: &str) -> Result<()> {
     let written = to.write_all(line.as_bytes()).and_then(|()| to.write_all(b"\n"));
-    written.and_then(|()| to.flush()).map_err(|error| broken(&error))
+    unless_unread(written.and_then(|()| to.flush()))
 }
 
-/// Whoever read the output is gone, as with `| head`: no reason to complain.
-fn broken(error: &io::Error) -> Failure {
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        Failure::new(exit::OK, "")
-    } else {
-        Failure::system("print", error)
+/// Whoever read the output is gone, as with `| head`: no reason to complain, and none to leave work
+/// undone. A command that only prints asks [`Output::is_read`] whether to go on.
+fn unless_unread(result: io::Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            UNREAD.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        other => other.map_err(|error| Failure::system("print", &error)),
     }
 }
+
+/// Whether somebody found that nobody reads standard output any more.
+static UNREAD: AtomicBool = AtomicBool::new(false);
 
 /// The fields of a list entry; the names are part of the interface.
 pub(crate) fn entry_json(entry: &Entry) -> Value {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
-use sendmail_core::Mailer;
+use sendmail_core::{Error, Mailer};
 use sendmail_program::ProgramMailer;
 use sendmail_smtp::{Credentials, SmtpConfig, SmtpMailer};
 
@@ -14,15 +14,24 @@ use crate::exit::{CONFIG, Failure, Result};
 /// The mailer for the relay that the command line or the configuration names.
 pub(crate) fn mailer(url: Option<&str>, section: &RelaySection) -> Result<Arc<dyn Mailer>> {
     let configured = section.url.as_ref().map(SecretString::expose_secret);
-    let Some(url) = url.or(configured) else {
+    // What else is configured about the relay is about the configured one, and must not be shown to
+    // another.
+    let (url, section) = match url {
+        Some(url) => (Some(url), None),
+        None => (configured, Some(section)),
+    };
+    let Some(url) = url else {
         return Err(Failure::new(
             CONFIG,
             "no relay is set; use --relay smtp://HOST:PORT, SENDMAIL_RELAY or the configuration file",
         ));
     };
     match url.split(':').next() {
-        Some("smtp" | "smtps") => Ok(Arc::new(SmtpMailer::new(smtp(url, section)?)?)),
-        Some("program") => Ok(Arc::new(ProgramMailer::from_url(url)?)),
+        Some("smtp" | "smtps") => {
+            let config = smtp(url, section)?;
+            Ok(Arc::new(SmtpMailer::new(config).map_err(misconfigured)?))
+        }
+        Some("program") => Ok(Arc::new(ProgramMailer::from_url(url).map_err(misconfigured)?)),
         _ => Err(Failure::new(
             CONFIG,
             "a relay is written as smtp://HOST:PORT, smtps://HOST:PORT or program:/PATH",
@@ -30,9 +39,14 @@ pub(crate) fn mailer(url: Option<&str>, section: &RelaySection) -> Result<Arc<dy
     }
 }
 
-fn smtp(url: &str, section: &RelaySection) -> Result<SmtpConfig> {
-    let mut config = SmtpConfig::from_url(url)?;
-    if let Some(user) = &section.user {
+fn misconfigured(error: Error) -> Failure {
+    Failure::new(CONFIG, error.to_string())
+}
+
+fn smtp(url: &str, section: Option<&RelaySection>) -> Result<SmtpConfig> {
+    let mut config = SmtpConfig::from_url(url).map_err(misconfigured)?;
+    let Some(section) = section else { return Ok(config) };
+    if let Some(user) = section.user.as_ref().filter(|_| !has_credentials(url)) {
         let password = match (&section.password, &section.password_file) {
             (Some(password), _) => password.clone(),
             (None, Some(file)) => first_line(file)?,
@@ -40,18 +54,26 @@ fn smtp(url: &str, section: &RelaySection) -> Result<SmtpConfig> {
                 return Err(Failure::new(CONFIG, "relay.user is set and relay.password is not"));
             }
         };
-        config = config.with_credentials(Credentials::new(user, password))?;
+        let credentials = Credentials::new(user, password);
+        config = config.with_credentials(credentials).map_err(misconfigured)?;
     }
     if let Some(name) = &section.hello_name {
-        config = config.with_hello_name(name)?;
+        config = config.with_hello_name(name).map_err(misconfigured)?;
     }
     if let Some(file) = &section.ca_file {
-        config = config.with_root_certificates_pem(&read(file)?)?;
+        config = config.with_root_certificates_pem(&read(file)?).map_err(misconfigured)?;
     }
     if let Some(count) = section.max_connections {
-        config = config.with_max_connections(usize::from(count));
+        config = config.with_max_connections(usize::from(count.get()));
     }
     Ok(config)
+}
+
+/// Whether a URL says whom to authenticate as.
+fn has_credentials(url: &str) -> bool {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    rest[..end].contains('@')
 }
 
 fn first_line(file: &Path) -> Result<SecretString> {
@@ -64,4 +86,32 @@ fn first_line(file: &Path) -> Result<SecretString> {
 fn read(file: &Path) -> Result<Vec<u8>> {
     std::fs::read(file)
         .map_err(|error| Failure::new(CONFIG, format!("{}: {error}", file.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configured_credentials_are_for_the_configured_relay_without_its_own() {
+        let section = RelaySection {
+            url: Some(SecretString::from("smtp://127.0.0.1:25")),
+            user: Some("u".to_owned()),
+            password: Some(SecretString::from("p")),
+            ..RelaySection::default()
+        };
+        // They would go over clear text, which is refused: so they were meant for it.
+        let refused = mailer(None, &section).err().expect("credentials over clear text");
+        assert_eq!(refused.code, CONFIG);
+        assert!(mailer(Some("smtp://127.0.0.1:2525"), &section).is_ok(), "another relay");
+        assert!(has_credentials("smtp://u:p@h") && !has_credentials("smtp://h?x=@"));
+    }
+
+    #[test]
+    fn a_relay_that_is_not_understood_is_the_configurations_fault() {
+        for url in ["gopher://h", "smtp://h?tls=bogus", "smtp://", "program:relative", "h"] {
+            let failure = mailer(Some(url), &RelaySection::default()).err().expect(url);
+            assert_eq!(failure.code, CONFIG, "{url}");
+        }
+    }
 }

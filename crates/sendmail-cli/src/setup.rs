@@ -1,6 +1,6 @@
 //! Putting the layers together, as the command line and the configuration say.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,6 @@ use sendmail_maildir::{MaildirOptions, MaildirStore};
 use sendmail_processor::ProcessorConfig;
 use sendmail_txn::{Action, Recovery};
 
-use crate::args::Arguments;
 use crate::config::{Config, mask_url};
 use crate::exit::{CONFIG, Failure, NO_INPUT, Result};
 
@@ -23,17 +22,17 @@ use crate::exit::{CONFIG, Failure, NO_INPUT, Result};
 #[derive(Debug)]
 pub(crate) struct Setup {
     queue: Option<PathBuf>,
-    relay: Option<String>,
+    relay: Option<SecretString>,
     pub(crate) config: Config,
 }
 
 impl Setup {
-    pub(crate) fn new(arguments: &Arguments) -> Result<Self> {
-        let config = match &arguments.config {
-            Some(path) => Config::read(path)?,
-            None => Config::default(),
-        };
-        Ok(Self { queue: arguments.queue.clone(), relay: arguments.relay.clone(), config })
+    pub(crate) fn new(
+        queue: Option<PathBuf>,
+        relay: Option<SecretString>,
+        config: Option<&Path>,
+    ) -> Result<Self> {
+        Ok(Self { queue, relay, config: config.map_or(Ok(Config::default()), Config::read)? })
     }
 
     /// Where the queue is.
@@ -47,7 +46,7 @@ impl Setup {
     /// The relay's URL as it may be shown to people.
     pub(crate) fn relay_url(&self) -> Option<String> {
         let configured = self.config.relay.url.as_ref().map(SecretString::expose_secret);
-        self.relay.as_deref().or(configured).map(mask_url)
+        self.relay.as_ref().map(SecretString::expose_secret).or(configured).map(mask_url)
     }
 
     pub(crate) fn clock() -> Arc<dyn Clock> {
@@ -82,21 +81,22 @@ impl Setup {
 
     /// The mailer for the relay.
     pub(crate) fn mailer(&self) -> Result<Arc<dyn Mailer>> {
-        crate::relay::mailer(self.relay.as_deref(), &self.config.relay)
+        let given = self.relay.as_ref().map(SecretString::expose_secret);
+        crate::relay::mailer(given, &self.config.relay)
     }
 
     pub(crate) fn processor(&self) -> ProcessorConfig {
         let section = &self.config.delivery;
         let mut config = ProcessorConfig::default();
         if let Some(count) = section.max_in_flight {
-            config.max_in_flight = usize::from(count);
+            config.max_in_flight = usize::from(count.get());
             config.concurrency = config.concurrency.min(config.max_in_flight);
         }
         if let Some(count) = self.config.relay.max_connections {
-            config.concurrency = usize::from(count).min(config.max_in_flight);
+            config.concurrency = usize::from(count.get()).min(config.max_in_flight);
         }
         if let Some(count) = section.max_refusals_in_a_row {
-            config.max_refusals_in_a_row = count;
+            config.max_refusals_in_a_row = count.get();
         }
         let set = |to: &mut Duration, from: Option<crate::config::Period>| {
             if let Some(period) = from {

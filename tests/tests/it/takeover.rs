@@ -21,7 +21,7 @@ const PACE: Pace = Pace {
 const NOTICE: Duration = Duration::from_secs(2);
 /// What a busy machine may add to it. A worker's lock that is not free at death, or a lease that must
 /// run out, takes minutes.
-const GENEROUS: Duration = Duration::from_secs(8);
+const GENEROUS: Duration = Duration::from_secs(3);
 
 #[tokio::test]
 async fn one_of_two_processors_is_killed_and_all_is_delivered_soon() {

@@ -154,6 +154,7 @@ async fn kill_when_ready(until: Until, queue: &Path) -> Result<()> {
     let word = if until == Until::Prepared { "prepared" } else { "decided" };
     let mut command = std::process::Command::new(program);
     command.arg("--queue").arg(queue).args(["demo-victim", word]).stdout(Stdio::piped());
+    command.env_remove("SENDMAIL_CONFIG");
     let mut child = command.spawn().map_err(|error| system(&error))?;
     let ended = tokio::task::spawn_blocking(move || wait_and_kill(&mut child)).await;
     match ended {

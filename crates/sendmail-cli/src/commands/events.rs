@@ -18,7 +18,7 @@ pub(crate) async fn events(setup: &Setup, output: Output, events: Events) -> Res
     let store = setup.store().await?;
     let mut cursor = events.after;
     let mut left = events.limit.unwrap_or(usize::MAX);
-    while left > 0 {
+    while left > 0 && output.is_read() {
         let page = store.read(cursor.clone(), left.min(PAGE)).await?;
         for (at, event) in &page.events {
             output

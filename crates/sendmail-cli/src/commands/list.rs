@@ -17,7 +17,7 @@ pub(crate) async fn list(setup: &Setup, output: Output, list: &List) -> Result<C
     let mut shown = 0;
     let mut failed = None;
     let mut show = |entry: Entry| {
-        if shown == limit {
+        if shown == limit || !output.is_read() {
             return ControlFlow::Break(());
         }
         shown += 1;

@@ -18,19 +18,22 @@ use crate::setup::Setup;
 
 /// Does what the command line says.
 pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Code> {
-    let setup = Setup::new(&arguments)?;
+    let Arguments { queue, relay, config, command, .. } = arguments;
     let output = *output;
-    match arguments.command {
+    // Not before a command asks: the demo and the sink need no configuration, and a wrong one must not
+    // keep them from working.
+    let setup = || Setup::new(queue, relay, config.as_deref());
+    match command {
         Command::Demo => demo::demo(output).await,
-        Command::DemoVictim(victim) => demo::victim(&setup, victim.until).await,
-        Command::Send(send) => send::send(&setup, output, send).await,
-        Command::Run(run) => run::run(&setup, output, &run).await,
-        Command::List(list) => list::list(&setup, output, &list).await,
-        Command::Show(show) => show::show(&setup, output, &show).await,
-        Command::Stats => stats::stats(&setup, output).await,
-        Command::Events(events) => events::events(&setup, output, events).await,
-        Command::Recover(recover) => recover::recover(&setup, output, &recover).await,
-        Command::Check => check::check(&setup, output).await,
         Command::Sink(sink) => sink::sink(output, &sink).await,
+        Command::DemoVictim(victim) => demo::victim(&setup()?, victim.until).await,
+        Command::Send(send) => send::send(&setup()?, output, send).await,
+        Command::Run(run) => run::run(&setup()?, output, &run).await,
+        Command::List(list) => list::list(&setup()?, output, &list).await,
+        Command::Show(show) => show::show(&setup()?, output, &show).await,
+        Command::Stats => stats::stats(&setup()?, output).await,
+        Command::Events(events) => events::events(&setup()?, output, events).await,
+        Command::Recover(recover) => recover::recover(&setup()?, output, &recover).await,
+        Command::Check => check::check(&setup()?, output).await,
     }
 }
