@@ -57,7 +57,7 @@ fn lints() -> Result {
     run_command(cargo().args(scope).args(["--", "--deny", "warnings"]))
 }
 
-/// Checks each crate with the features that it asks for itself: in the workspace as a whole others ask for
+/// Builds each crate and its tests with the features that it asks for itself: in the workspace as a whole others ask for
 /// more, and a crate that forgot one would be missed.
 fn each_alone() -> Result {
     let crates = root().join("crates");
@@ -66,7 +66,8 @@ fn each_alone() -> Result {
     let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
     names.sort();
     for name in names {
-        run_command(cargo().args(["check", "--quiet", "--package"]).arg(name))?;
+        run_command(cargo().args(["check", "--quiet", "--package"]).arg(&name))?;
+        run_command(cargo().args(["test", "--quiet", "--no-run", "--package"]).arg(&name))?;
     }
     Ok(())
 }

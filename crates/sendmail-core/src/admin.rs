@@ -185,8 +185,8 @@ pub struct Statistics {
 /// The operator's side of a queue. Apart from [`QueueStore`](crate::QueueStore), so that what the
 /// author of a store must write stays small.
 ///
-/// It never takes a claimed message from its worker. All of it may be done beside running workers.
-/// Every method is cancel safe: what it had to do is done or not, and may be repeated.
+/// It never takes a claimed message from its worker. All of it may be done beside running workers. What
+/// a method has done is durable when it returns.
 #[async_trait]
 pub trait QueueAdmin: Send + Sync {
     /// Shows `visit` the entries that `filter` means, in no particular order, until it breaks off.
@@ -195,6 +195,10 @@ pub trait QueueAdmin: Send + Sync {
     /// # Errors
     ///
     /// The queue could not be read any further.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only looks.
     async fn list(
         &self,
         filter: &Filter,
@@ -206,6 +210,10 @@ pub trait QueueAdmin: Send + Sync {
     /// # Errors
     ///
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if neither queue nor history knows it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only looks.
     async fn show(&self, id: QueueId) -> Result<EntryDetail>;
 
     /// Keeps a queued or deferred message from being sent until it is released.
@@ -213,6 +221,10 @@ pub trait QueueAdmin: Send + Sync {
     /// # Errors
     ///
     /// It could not be done.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it is done or it is not, and may be repeated.
     async fn hold(&self, id: QueueId) -> Result<AdminOutcome>;
 
     /// Releases a held message: due at once.
@@ -220,6 +232,10 @@ pub trait QueueAdmin: Send + Sync {
     /// # Errors
     ///
     /// It could not be done.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it is done or it is not, and may be repeated.
     async fn release(&self, id: QueueId) -> Result<AdminOutcome>;
 
     /// Makes a deferred or failed message due at once.
@@ -227,6 +243,10 @@ pub trait QueueAdmin: Send + Sync {
     /// # Errors
     ///
     /// It could not be done.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it is done or it is not, and may be repeated.
     async fn retry_now(&self, id: QueueId) -> Result<AdminOutcome>;
 
     /// Removes a message that no worker has.
@@ -234,6 +254,10 @@ pub trait QueueAdmin: Send + Sync {
     /// # Errors
     ///
     /// It could not be done.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it is done or it is not, and may be repeated.
     async fn remove(&self, id: QueueId) -> Result<AdminOutcome>;
 
     /// Counts and ages.
@@ -241,6 +265,10 @@ pub trait QueueAdmin: Send + Sync {
     /// # Errors
     ///
     /// The queue could not be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only looks.
     async fn statistics(&self) -> Result<Statistics>;
 }
 

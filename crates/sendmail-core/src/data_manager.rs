@@ -98,6 +98,10 @@ pub trait DataManager: Any + Send + Sync {
     /// # Errors
     ///
     /// It has no savepoints, or cannot set one now.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, the point may be marked or not, which does no harm.
     async fn savepoint(&mut self) -> Result<SavepointMark>;
 
     /// Undoes what was done since `mark`; marks set since are void.
@@ -105,6 +109,10 @@ pub trait DataManager: Any + Send + Sync {
     /// # Errors
     ///
     /// It cannot; the transaction must abort.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, how much is undone is not known; repeat it, or abort.
     async fn rollback_to(&mut self, mark: SavepointMark) -> Result<()>;
 
     /// The first phase: does everything that can fail, so that `commit` cannot.
@@ -126,6 +134,11 @@ pub trait DataManager: Any + Send + Sync {
     /// show either outcome, [`ErrorKind::CommittedFinishPending`](crate::ErrorKind::CommittedFinishPending)
     /// if it is decided and something is left to recovery, and any other kind if it is certain that
     /// nothing was decided. From the others every error means: committed, and left to recovery.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, the outcome of the one that decides is uncertain, and that of the others is left
+    /// to recovery; either may be called again.
     async fn commit(&mut self) -> Result<()>;
 
     /// Undoes what `prepare` did, in any phase before the decision. Idempotent. It cannot fail: what

@@ -72,6 +72,10 @@ pub trait DecisionLog: DecisionStore {
     /// # Errors
     ///
     /// Nothing is proposed; the transaction can abort.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it is done or it is not, and may be repeated.
     async fn propose(&self, transaction: TransactionId, ids: &[QueueId]) -> Result<()>;
 
     /// Decides that the transaction is committed. Durable on return: this is the commit.
@@ -92,5 +96,9 @@ pub trait DecisionLog: DecisionStore {
     /// # Errors
     ///
     /// It is still there, which does no harm; recovery removes it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it is done or it is not, and may be repeated.
     async fn retract(&self, transaction: TransactionId) -> Result<()>;
 }

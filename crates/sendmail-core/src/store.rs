@@ -203,8 +203,11 @@ impl Default for Capabilities {
 /// by workers, and settled.
 ///
 /// Everything is idempotent by queue id: an operation that is repeated, because its first answer was
-/// lost, does no harm. What a method has done is durable when it returns. The future of every method
-/// may be dropped at any await: what it did is then either done or not, and repeating it is safe.
+/// lost, does no harm. What a method has done is durable when it returns, unless it says otherwise.
+///
+/// The future of each method may be dropped at any await, and the store stays usable. Except for
+/// [`claim`](Self::claim) and [`settle`](Self::settle), which say what is left then, what a method had
+/// to do is either done or not, and repeating it is safe.
 #[async_trait]
 pub trait QueueStore: Send + Sync {
     /// The name under which this store decides transactions of its own: the `resource` of messages
@@ -220,7 +223,12 @@ pub trait QueueStore: Send + Sync {
     /// This store as one who can be asked what it decided, if it can.
     fn decision_store(&self) -> Option<Arc<dyn DecisionStore>>;
 
-    /// Writes the message: durable, invisible, not staged.
+    /// Writes the message: invisible, not staged.
+    ///
+    /// # Durability
+    ///
+    /// Its bytes are durable on return; that it is findable by others after a crash, only `stage` and
+    /// `publish` promise.
     ///
     /// # Errors
     ///
@@ -240,17 +248,29 @@ pub trait QueueStore: Send + Sync {
     /// # Errors
     ///
     /// Not all could be staged; the transaction can still abort.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it is done or it is not, and may be repeated.
     async fn stage(&self, ids: &[QueueId]) -> Result<()>;
 
     /// Publishes messages that were written or staged: from here on workers claim them.
     ///
     /// For a message that is only written and whose resource is this store, this is the decision.
     ///
+    /// # Durability
+    ///
+    /// Durable on return, also where somebody else had published the message first.
+    ///
     /// # Errors
     ///
     /// Not all were published; repeat it. [`ErrorKind::Uncertain`](crate::ErrorKind::Uncertain): the
     /// messages may be published, and a crash may show either. Whoever published a message
     /// before, in this call's place, is no error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it is done or it is not, and may be repeated.
     async fn publish(&self, ids: &[QueueId]) -> Result<()>;
 
     /// Throws undecided messages away. Never touches one that is published.
@@ -261,6 +281,10 @@ pub trait QueueStore: Send + Sync {
     /// # Errors
     ///
     /// Some may still be there; repeat it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it is done or it is not, and may be repeated.
     async fn discard(&self, ids: &[QueueId], why: Discard) -> Result<Vec<MailEvent>>;
 
     /// All messages that are written or staged and not published, by whichever process.
@@ -268,6 +292,10 @@ pub trait QueueStore: Send + Sync {
     /// # Errors
     ///
     /// The list could not be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it is done or it is not, and may be repeated.
     async fn undecided(&self) -> Result<Vec<Undecided>>;
 
     /// Claims at most `max` messages that are due, in no particular order, each for this worker alone
@@ -330,6 +358,11 @@ pub trait QueueStore: Send + Sync {
     /// Recipients that are done, failed or expired are never tried again; those to be retried or held
     /// stay in the queue alone. What failed or expired is kept.
     ///
+    /// # Durability
+    ///
+    /// The outcome is durable before the entry leaves the claim; that it left may come back after a crash
+    /// of the machine, and is then carried out again without anything being sent.
+    ///
     /// # Errors
     ///
     /// The claim comes back, for the same settlement again; nothing is sent meanwhile.
@@ -351,6 +384,10 @@ pub trait QueueStore: Send + Sync {
     /// # Errors
     ///
     /// It could not be written.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it is done or it is not, and may be repeated.
     async fn announce(&self, event: &MailEvent) -> Result<()>;
 
     /// Returns when there may be work, when `timeout` has passed, or earlier for no reason.
@@ -366,5 +403,9 @@ pub trait QueueStore: Send + Sync {
     /// # Errors
     ///
     /// Some of it could not be done; repeat it later.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it is done or it is not, and may be repeated.
     async fn sweep(&self) -> Result<SweepReport>;
 }

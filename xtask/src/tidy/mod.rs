@@ -2,6 +2,7 @@
 //! here they meet the tree.
 
 mod arrows;
+mod contracts;
 mod pages;
 mod sources;
 
@@ -11,7 +12,8 @@ use crate::shell::{self, Failure, Result, cargo, root};
 
 /// Checks what compilers do not, and lists everything that is wrong.
 ///
-/// No crate depends on one that it must not know; each source file starts with its documentation, and
+/// No crate depends on one that it must not know, and the core on next to nothing; the methods of its
+/// traits say whether they are cancel safe; each source file starts with its documentation, and
 /// each public item has some; there is no unsafe code; each member takes the lints of the workspace; no
 /// file names a path of one machine; links between pages lead somewhere, and the tests that pages name
 /// exist.
@@ -21,7 +23,9 @@ pub(crate) struct Arguments {}
 /// Checks the whole tree, and lists everything that is wrong.
 pub(crate) fn run() -> Result {
     let root = root();
-    let mut problems = arrows::check(&arrows::read(&metadata()?)?);
+    let metadata = metadata()?;
+    let mut problems = arrows::check(&arrows::read(&metadata)?);
+    problems.extend(contracts::core_dependencies(&metadata));
     let own = sources::machine_paths(&root);
     let mut files = Vec::new();
     collect(&root, &mut files)?;
@@ -38,6 +42,7 @@ pub(crate) fn run() -> Result {
     for (name, text) in &texts {
         let mut found = sources::check(name, text, &own);
         found.extend(pages::check(name, text, &tree));
+        found.extend(contracts::check(name, text));
         problems.extend(found.into_iter().map(|problem| format!("{}: {problem}", name.display())));
     }
     if problems.is_empty() {
