@@ -1,13 +1,10 @@
 //! Events: what became of every message.
 
 use std::fmt;
-use std::str::FromStr;
 
 use async_trait::async_trait;
-use uuid::Uuid;
 
-use crate::id::{mint, parse_hyphenated};
-use crate::{MessageId, QueueId, Recipient, Reply, Result, Timestamp};
+use crate::{EventId, MessageId, QueueId, Recipient, Reply, Result, Timestamp};
 
 /// The kinds of events. The list is closed: a reader may match on all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,44 +85,6 @@ impl MailEventKind {
 impl fmt::Display for MailEventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
-    }
-}
-
-/// The id of one event, the same however often it is delivered: what a handler deduplicates by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EventId(Uuid);
-
-impl EventId {
-    /// Mints an id whose time part is `now`.
-    #[must_use]
-    pub fn mint(now: Timestamp) -> Self {
-        Self(mint(now))
-    }
-
-    /// From the 16 bytes of a UUID.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(Uuid::from_bytes(bytes))
-    }
-
-    /// The 16 bytes of the UUID.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        self.0.as_bytes()
-    }
-}
-
-impl fmt::Display for EventId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.hyphenated().fmt(f)
-    }
-}
-
-impl FromStr for EventId {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        parse_hyphenated(text).map(Self).ok_or(())
     }
 }
 

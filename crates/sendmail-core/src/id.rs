@@ -26,6 +26,10 @@ pub struct QueueId(Uuid);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransactionId(Uuid);
 
+/// The id of one event, the same however often it is delivered: what a handler deduplicates by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId(Uuid);
+
 macro_rules! uuid_id {
     ($name:ident, $what:literal) => {
         impl $name {
@@ -70,6 +74,7 @@ macro_rules! uuid_id {
 
 uuid_id!(QueueId, "queue id");
 uuid_id!(TransactionId, "transaction id");
+uuid_id!(EventId, "event id");
 
 /// Who decides a transaction: the name of a [`DecisionStore`](crate::DecisionStore).
 ///
@@ -118,7 +123,7 @@ pub(crate) fn mint(now: Timestamp) -> Uuid {
     Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, millis / 1000, nanos))
 }
 
-pub(crate) fn parse_hyphenated(text: &str) -> Option<Uuid> {
+fn parse_hyphenated(text: &str) -> Option<Uuid> {
     let uuid = Uuid::try_parse(text).ok()?;
     let mut buffer = Uuid::encode_buffer();
     (uuid.hyphenated().encode_lower(&mut buffer) == text).then_some(uuid)

@@ -66,8 +66,8 @@ pub use envelope::{
     AmbiguousPolicy, DeliveryOptions, Envelope, EnvelopeError, MAX_RECIPIENTS, Priority, Tenant,
 };
 pub use error::{Error, ErrorKind, Result};
-pub use event::{Cursor, EventId, EventLog, EventPage, EventSink, MailEvent, MailEventKind};
-pub use id::{IdError, QueueId, ResourceId, TransactionId};
+pub use event::{Cursor, EventLog, EventPage, EventSink, MailEvent, MailEventKind};
+pub use id::{EventId, IdError, QueueId, ResourceId, TransactionId};
 pub use mailer::{Handover, Mailer};
 pub use message::{MAX_LINE, Message, MessageError};
 pub use message_id::{MessageId, MessageIdError};
