@@ -14,13 +14,9 @@ use crate::exit::{CONFIG, Failure, Result};
 /// The mailer for the relay that the command line or the configuration names.
 pub(crate) fn mailer(url: Option<&str>, section: &RelaySection) -> Result<Arc<dyn Mailer>> {
     let configured = section.url.as_ref().map(SecretString::expose_secret);
-    // What else is configured about the relay is about the configured one, and must not be shown to
-    // another.
-    let (url, section) = match url {
-        Some(url) => (Some(url), None),
-        None => (configured, Some(section)),
-    };
-    let Some(url) = url else {
+    // Configured credentials are the configured relay's, and are not shown to another.
+    let user = section.user.as_deref().filter(|_| url.is_none());
+    let Some(url) = url.or(configured) else {
         return Err(Failure::new(
             CONFIG,
             "no relay is set; use --relay smtp://HOST:PORT, SENDMAIL_RELAY or the configuration file",
@@ -28,7 +24,7 @@ pub(crate) fn mailer(url: Option<&str>, section: &RelaySection) -> Result<Arc<dy
     };
     match url.split(':').next() {
         Some("smtp" | "smtps") => {
-            let config = smtp(url, section)?;
+            let config = smtp(url, user.filter(|_| !has_credentials(url)), section)?;
             Ok(Arc::new(SmtpMailer::new(config).map_err(misconfigured)?))
         }
         Some("program") => Ok(Arc::new(ProgramMailer::from_url(url).map_err(misconfigured)?)),
@@ -43,10 +39,9 @@ fn misconfigured(error: Error) -> Failure {
     Failure::new(CONFIG, error.to_string())
 }
 
-fn smtp(url: &str, section: Option<&RelaySection>) -> Result<SmtpConfig> {
+fn smtp(url: &str, user: Option<&str>, section: &RelaySection) -> Result<SmtpConfig> {
     let mut config = SmtpConfig::from_url(url).map_err(misconfigured)?;
-    let Some(section) = section else { return Ok(config) };
-    if let Some(user) = section.user.as_ref().filter(|_| !has_credentials(url)) {
+    if let Some(user) = user {
         let password = match (&section.password, &section.password_file) {
             (Some(password), _) => password.clone(),
             (None, Some(file)) => first_line(file)?,

@@ -97,19 +97,20 @@ async fn refused_credentials_fail_no_mail() {
         .with("AUTH PLAIN LOGIN")
         .on(At::Auth, Do::reply("535 5.7.8 authentication failed"));
     let server = ScriptedServer::start(refusing).await.unwrap();
-    let queue = Queue::new().configured("[relay]\nuser = \"u\"\npassword = \"p\"\n");
+    let relay = format!("{}?clear-text-auth=loopback", server.url());
+    let relay = format!("[relay]\nurl = '{relay}'\nuser = 'u'\npassword = 'p'\n");
+    let queue = Queue::new().configured(&relay);
     for subject in ["one", "two", "three"] {
         queue.send(&["b@example.net"], mail(subject)).await;
     }
-    let relay = format!("{}?clear-text-auth=loopback", server.url());
-    let done = queue.run_once(&relay).await.exits(75);
+    let done = queue.run(["run", "--once"]).await.exits(75);
     assert!(done.all().contains("535"), "{done:?}");
     for entry in queue.list().await {
         assert_eq!((&entry["state"], &entry["attempts"]), (&"queued".into(), &0.into()));
     }
     assert_eq!(queue.events_of("relay-paused").await.len(), 1);
     server.set_script(Script::new().with("AUTH PLAIN"));
-    queue.run_once(&relay).await.exits(0);
+    queue.run(["run", "--once"]).await.exits(0);
     assert_eq!(server.messages().len(), 3);
 }
 
@@ -350,17 +351,18 @@ async fn tls_that_is_asked_for_is_insisted_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn any_character_may_be_in_a_password() {
     let server = ScriptedServer::start(Script::new().with("AUTH PLAIN")).await.unwrap();
-    let relay = format!("{}?clear-text-auth=loopback", server.url());
+    let relay =
+        format!("[relay]\nurl = '{}?clear-text-auth=loopback'\nuser = 'u%r'\n", server.url());
     let password = r#"100%(pass)s %% $x #;= "'é"#;
-    let in_file = format!("[relay]\nuser = 'u%r'\npassword = '''{password}'''\n");
+    let in_file = format!("{relay}password = '''{password}'''\n");
     let mut queue = Queue::new().configured(&in_file);
     queue.send(&["b@example.net"], mail("one")).await;
-    queue.run_once(&relay).await.exits(0);
+    queue.run(["run", "--once"]).await.exits(0);
     let file = queue.beside().join("password");
     std::fs::write(&file, format!("{password}\n")).unwrap();
-    queue.configure(&format!("[relay]\nuser = 'u%r'\npassword_file = '{}'\n", file.display()));
+    queue.configure(&format!("{relay}password_file = '{}'\n", file.display()));
     queue.send(&["b@example.net"], mail("two")).await;
-    queue.run_once(&relay).await.exits(0);
+    queue.run(["run", "--once"]).await.exits(0);
     let wanted = base64::engine::general_purpose::STANDARD.encode(format!("\0u%r\0{password}"));
     for session in server.sessions() {
         assert!(session.lines().contains(&format!("AUTH PLAIN {wanted}").as_str()), "{session:?}");
