@@ -13,3 +13,4 @@ mod model;
 mod recovery;
 mod run;
 mod savepoints;
+mod scene;

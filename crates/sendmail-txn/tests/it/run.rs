@@ -3,25 +3,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sendmail_core::{Error, ErrorKind, MailDelivery};
-use sendmail_txn::{LentTransaction, QueuedDelivery, TransactionManager};
+use sendmail_txn::LentTransaction;
 
-use crate::fake::{FakeQueue, Fault, Place, World, clock, mail};
-
-struct Scene {
-    world: World,
-    queue: FakeQueue,
-    delivery: QueuedDelivery,
-    transactions: TransactionManager,
-}
+use crate::fake::{Fault, Place, mail};
+use crate::scene::Scene;
 
 impl Scene {
-    fn new() -> Self {
-        let world = World::default();
-        let queue = FakeQueue::new("queue", &world);
-        let delivery = QueuedDelivery::new(queue.shared(), clock());
-        Self { world, queue, delivery, transactions: TransactionManager::new(clock()) }
-    }
-
     /// Sends one message at each attempt; `result` says how the work ends, by attempt from 0.
     async fn run(
         &self,

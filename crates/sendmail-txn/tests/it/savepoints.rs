@@ -1,25 +1,12 @@
 //! Savepoints over several data managers, and a commit whose caller goes away.
 
 use sendmail_core::{ErrorKind, MailDelivery, Transaction, TransactionStatus};
-use sendmail_txn::{CommitOutcome, QueuedDelivery, TransactionManager};
+use sendmail_txn::CommitOutcome;
 
-use crate::fake::{FakeDatabase, FakeQueue, Fault, Place, World, clock, mail};
-
-struct Scene {
-    world: World,
-    queue: FakeQueue,
-    delivery: QueuedDelivery,
-    transactions: TransactionManager,
-}
+use crate::fake::{FakeDatabase, Fault, Place, mail};
+use crate::scene::Scene;
 
 impl Scene {
-    fn new() -> Self {
-        let world = World::default();
-        let queue = FakeQueue::new("queue", &world);
-        let delivery = QueuedDelivery::new(queue.shared(), clock());
-        Self { world, queue, delivery, transactions: TransactionManager::new(clock()) }
-    }
-
     async fn send(&self, transaction: &mut Transaction, name: &str) {
         let (envelope, message) = mail(name);
         self.delivery.send(transaction, envelope, message).await.unwrap();
