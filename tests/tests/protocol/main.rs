@@ -1,0 +1,146 @@
+//! Every interleaving of the protocol that joins a mail to a database transaction.
+//!
+//! The protocol is in `protocol.rs`, the world that it runs in is in `model.rs`; `docs/protocol.md` tells what is
+//! assumed and what is found. With `--nocapture` these tests print its tables, and with `SENDMAIL_TRACES`
+//! set also the steps that lead to each violation.
+
+mod application;
+mod database;
+mod disk;
+mod faults;
+mod model;
+mod mutations;
+mod protocol;
+mod recovery;
+mod scenes;
+mod search;
+
+use std::fmt::Write as _;
+
+use disk::Disk;
+use model::World;
+use mutations::{Effect, Mutation};
+use protocol::Protocol;
+use scenes::Scene;
+use search::{Wrong, explore};
+
+#[test]
+fn the_protocol_holds_in_every_small_scene() {
+    check(Scene::all());
+}
+
+#[test]
+fn the_protocol_holds_for_one_mail_and_three_processes() {
+    check(vec![Scene { impatient: true, ..Scene::one_mail() }.with_processes(3)]);
+}
+
+#[test]
+fn the_protocol_holds_for_two_mails_and_two_processes() {
+    check(vec![Scene { impatient: true, ..Scene::two_mails() }.with_processes(2)]);
+}
+
+#[test]
+fn the_protocol_holds_for_savepoints_and_two_processes() {
+    check(vec![Scene::savepoint().with_processes(2)]);
+}
+
+#[test]
+fn the_protocol_holds_for_a_transaction_run_again_and_two_processes() {
+    check(vec![Scene::run_again().with_processes(2)]);
+}
+
+#[test]
+fn every_step_is_needed_where_it_is() {
+    check_mutations(mutations::of_steps());
+}
+
+#[test]
+fn every_rule_is_needed() {
+    check_mutations(mutations::of_rules());
+}
+
+#[test]
+fn disks_and_databases_that_lie_are_noticed() {
+    check_mutations(mutations::of_assumptions());
+}
+
+/// Explores all of each scene; nothing may go wrong.
+fn check(scenes: Vec<Scene>) {
+    let protocol = Protocol::default();
+    let mut table = String::new();
+    for scene in scenes {
+        let found = explore(&World { protocol: &protocol, scene: &scene });
+        writeln!(
+            table,
+            "| {}, {} processes | {} | {} | {} |",
+            scene.name, scene.processes, found.states, found.steps, found.depth
+        )
+        .unwrap();
+        if let Some(wrong) = found.wrong {
+            panic!("{}: {}\n{}", scene.name, effect_of(&wrong), trace_of(&wrong));
+        }
+    }
+    println!("\n| scene | states | steps | depth |\n|---|---|---|---|\n{table}");
+}
+
+/// Looks what each mutation breaks; it has to be what it says.
+fn check_mutations(mutations: Vec<Mutation>) {
+    let with_traces = std::env::var_os("SENDMAIL_TRACES").is_some();
+    let mut table = String::new();
+    let mut surprises = String::new();
+    for mutation in mutations {
+        let (line, trace, as_expected) = judge(&mutation);
+        writeln!(table, "{line}").unwrap();
+        if with_traces {
+            table.push_str(&trace);
+        }
+        if !as_expected {
+            writeln!(surprises, "not {:?}: {line}\n{trace}", mutation.effect).unwrap();
+        }
+    }
+    println!(
+        "\n| mutation | what happens | scene | steps | states |\n|---|---|---|---|---|\n{table}"
+    );
+    assert!(surprises.is_empty(), "{surprises}");
+}
+
+/// Tries a mutation in its scenes until one shows what it breaks: a line of the table, the steps that lead
+/// there, and whether it is what the mutation says.
+fn judge(mutation: &Mutation) -> (String, String, bool) {
+    let mut states = 0;
+    for scene in &mutation.scenes {
+        let found = explore(&World { protocol: &mutation.protocol, scene });
+        states += found.states;
+        let Some(wrong) = found.wrong else { continue };
+        let weak = scene.disk == Disk::Weak;
+        let as_expected = match (mutation.effect, wrong.violation) {
+            (Effect::Breaks(expected), Some(violation)) => expected == violation && !weak,
+            (Effect::BreaksWeakDisk(expected), Some(violation)) => expected == violation && weak,
+            (Effect::Stuck, None) => true,
+            _ => false,
+        };
+        let line = format!(
+            "| {} | {} | {} | {} | {} |",
+            mutation.name,
+            effect_of(&wrong),
+            scene.name,
+            wrong.trace.len(),
+            found.states,
+        );
+        return (line, trace_of(&wrong), as_expected);
+    }
+    let (why, as_expected) = match mutation.effect {
+        Effect::Nothing(why) => (why, true),
+        _ => ("", false),
+    };
+    let line = format!("| {} | nothing: {why} | all | – | {states} |", mutation.name);
+    (line, String::new(), as_expected)
+}
+
+fn effect_of(wrong: &Wrong<World<'_>>) -> String {
+    wrong.violation.map_or_else(|| "stuck".to_owned(), |violation| violation.to_string())
+}
+
+fn trace_of(wrong: &Wrong<World<'_>>) -> String {
+    wrong.trace.iter().map(|step| format!("    {step}\n")).collect()
+}
