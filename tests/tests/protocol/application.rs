@@ -1,10 +1,11 @@
 //! The application: attaches mails, may give an attach up half-way, and commits or rolls back.
 
 use crate::disk::{File, STAGED, TMP};
-use crate::model::{Application, Insert, Phase, Row, State, Step, World};
+use crate::model::{Application, Insert, Phase, Row, State, World};
 use crate::protocol::Attach;
 use crate::scenes::Act;
 use crate::search::Next;
+use crate::steps::Step;
 
 impl World<'_> {
     pub(crate) fn application_steps(&self, state: &State, to: &mut Next<Self>) {

@@ -1,8 +1,9 @@
 //! The server: carries out what was sent, in the order of each session, whether or not whoever sent it
 //! still lives.
 
-use crate::model::{Insert, MAILS, NOBODY, Phase, Row, State, Step, Violation, World};
+use crate::model::{Insert, NOBODY, Phase, Row, State, Violation, World};
 use crate::search::Next;
+use crate::steps::Step;
 
 impl World<'_> {
     pub(crate) fn database_steps(&self, state: &State, to: &mut Next<Self>) {
@@ -17,11 +18,12 @@ impl World<'_> {
                 to.push((Step::CarryOutCommit(transaction), Ok(self.commit(state, transaction))));
             }
         }
-        for key in 0..MAILS {
+        for mail in 0..self.scene.mails() {
+            let key = self.key(mail);
             if let Row::OpenTombstone { commit_sent: true, .. } = state.rows[key] {
                 let mut next = *state;
                 next.rows[key] = Row::Tombstone;
-                to.push((Step::CarryOutTombstone(key), Ok(next)));
+                to.push((Step::CarryOutTombstone(mail), Ok(next)));
             }
         }
         if !state.application.alive && is_any_open(state) {

@@ -1,8 +1,9 @@
 //! What may go wrong at any moment, any number of times.
 
-use crate::model::{MAILS, NOBODY, Phase, Process, Row, State, Step, Task, World};
+use crate::model::{MAILS, NOBODY, Phase, Process, Row, State, Task, World};
 use crate::protocol::{Fence, Witness};
 use crate::search::Next;
+use crate::steps::Step;
 
 impl World<'_> {
     pub(crate) fn faults(&self, state: &State, to: &mut Next<Self>) {
@@ -84,10 +85,9 @@ impl World<'_> {
     /// A fence loses its connection, and does not know whether its tombstone is there.
     fn cut_fence(&self, next: &mut State, number: usize) {
         Self::fence_session_ends(next, number);
-        let process = &mut next.processes[number];
         match self.protocol.rules.doubt_keeps {
-            true => *process = Process::IDLE,
-            false => self.go_to_discard(process),
+            true => next.processes[number] = Process::IDLE,
+            false => self.go_to_discard(next, number),
         }
     }
 }

@@ -6,10 +6,11 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::disk::{Content, DISCARDED, Disk, File, NEW, UNDECIDED};
-use crate::protocol::{Attach, Clean, Fence, Finish, Key, Protocol};
+use crate::disk::{Content, DISCARDED, File, NEW, UNDECIDED};
+use crate::protocol::{Key, Protocol};
 use crate::scenes::Scene;
 use crate::search::{self, Next};
+use crate::steps::Step;
 
 /// As many mails, transactions and processes as any scene has.
 pub(crate) const MAILS: usize = 2;
@@ -21,6 +22,8 @@ pub(crate) const NOBODY: u8 = u8::MAX;
 pub(crate) struct World<'a> {
     pub(crate) protocol: &'a Protocol,
     pub(crate) scene: &'a Scene,
+    /// Goes on past a disagreement, to see what comes of it.
+    pub(crate) past_disagreement: bool,
 }
 
 /// Everything at one moment.
@@ -78,8 +81,8 @@ pub(crate) struct Mail {
     pub(crate) attached: bool,
     /// Its savepoint was rolled back.
     pub(crate) taken_back: bool,
-    /// Somebody threw the file away as rolled back, and said so.
-    pub(crate) discarded: bool,
+    /// Somebody was told that it is rolled back, for good.
+    pub(crate) given_up: bool,
     /// A relay has taken it; the journal knows.
     pub(crate) sent: bool,
 }
@@ -157,36 +160,6 @@ pub(crate) enum Violation {
     FalseAlarm,
 }
 
-/// What happens between two states.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Step {
-    Attach(usize, Attach),
-    GiveUp(usize),
-    RollBackTo(usize),
-    SendCommit(usize),
-    RollBack(usize),
-    Exit,
-    CarryOutInsert(usize),
-    CarryOutCommit(usize),
-    CarryOutTombstone(usize),
-    EndSession,
-    Look(usize, usize),
-    RemoveJunk(usize),
-    Finish(usize, usize, Finish),
-    Fence(usize, usize, Fence),
-    Clean(usize, usize, Clean),
-    CleanTombstone(usize),
-    CleanForeign(usize),
-    Deliver(usize),
-    KillApplication,
-    KillProcess(usize),
-    CutFence(usize),
-    LoseTombstone(usize),
-    CutSession,
-    CrashServer,
-    PowerCut,
-}
-
 impl World<'_> {
     /// The row that stands for a mail.
     pub(crate) fn key(&self, mail: usize) -> usize {
@@ -230,7 +203,7 @@ impl World<'_> {
                 Some(Violation::Lost)
             } else if mail.sent && !self.sendable(state, number) {
                 Some(Violation::Phantom)
-            } else if mail.discarded && marked {
+            } else if mail.given_up && marked && !self.past_disagreement {
                 Some(Violation::Disagreement)
             } else {
                 None
@@ -250,8 +223,8 @@ impl World<'_> {
         {
             return Ok(next); // Set aside as damaged. If it was owed, it is lost, and known to be so.
         }
-        if mail.sent && self.scene.disk == Disk::Weak {
-            return Ok(next); // On such a disk a worker would have to ask the journal first.
+        if mail.sent && self.scene.workers_ask_journal {
+            return Ok(next); // Removed: the journal knows the id.
         }
         match () {
             () if state.mails[number].file.content == Content::Torn => Err(Violation::Half),
@@ -276,7 +249,7 @@ impl search::Model for World<'_> {
             insert: Insert::None,
             attached: false,
             taken_back: false,
-            discarded: false,
+            given_up: false,
             sent: false,
         };
         let mut transactions = [Transaction { phase: Phase::Aborted, commit_sent: false }; MAILS];
@@ -312,16 +285,7 @@ impl search::Model for World<'_> {
     }
 
     fn is_fault(step: &Step) -> bool {
-        matches!(
-            step,
-            Step::KillApplication
-                | Step::KillProcess(_)
-                | Step::CutFence(_)
-                | Step::LoseTombstone(_)
-                | Step::CutSession
-                | Step::CrashServer
-                | Step::PowerCut
-        )
+        step.is_fault()
     }
 
     /// Nobody waits for anything, no mail is undecided or still to be sent, and no marker is left over
@@ -356,43 +320,5 @@ impl Display for Violation {
             Self::Killed => "live transaction killed",
             Self::FalseAlarm => "false alarm",
         })
-    }
-}
-
-impl Display for Step {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Attach(mail, step) => write!(f, "application, mail {mail}: {step}"),
-            Self::GiveUp(mail) => write!(f, "application, mail {mail}: drops the attach"),
-            Self::RollBackTo(mail) => {
-                write!(f, "application, mail {mail}: rolls its savepoint back")
-            }
-            Self::SendCommit(_) => f.write_str("application: sends COMMIT"),
-            Self::RollBack(_) => f.write_str("application: rolls back"),
-            Self::Exit => f.write_str("application: exits"),
-            Self::CarryOutInsert(mail) => {
-                write!(f, "server: carries out the INSERT of mail {mail}")
-            }
-            Self::CarryOutCommit(_) => f.write_str("server: carries out the COMMIT"),
-            Self::CarryOutTombstone(_) => f.write_str("server: carries out the tombstone's COMMIT"),
-            Self::EndSession => f.write_str("server: notices that the application is gone"),
-            Self::Look(process, mail) => write!(f, "process {process}, mail {mail}: looks"),
-            Self::RemoveJunk(mail) => write!(f, "somebody: removes mail {mail} from tmp/"),
-            Self::Finish(process, mail, step) => {
-                write!(f, "process {process}, mail {mail}: {step}")
-            }
-            Self::Fence(process, mail, step) => write!(f, "process {process}, mail {mail}: {step}"),
-            Self::Clean(process, mail, step) => write!(f, "process {process}, mail {mail}: {step}"),
-            Self::CleanTombstone(_) => f.write_str("somebody: deletes the tombstone"),
-            Self::CleanForeign(_) => f.write_str("another queue's cleaner: judges the marker"),
-            Self::Deliver(mail) => write!(f, "worker, mail {mail}: delivers"),
-            Self::KillApplication => f.write_str("application: killed"),
-            Self::KillProcess(process) => write!(f, "process {process}: killed"),
-            Self::CutFence(process) => write!(f, "process {process}: loses its connection"),
-            Self::LoseTombstone(_) => f.write_str("network: loses the tombstone's COMMIT"),
-            Self::CutSession => f.write_str("server: ends the application's session"),
-            Self::CrashServer => f.write_str("server: crashes"),
-            Self::PowerCut => f.write_str("the queue's machine: power cut"),
-        }
     }
 }

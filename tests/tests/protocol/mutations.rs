@@ -2,7 +2,9 @@
 //! wrong, and the search has to find just that.
 
 use crate::disk::Disk;
-use crate::model::Violation::{self, Disagreement, FalseAlarm, Half, Killed, Lost, Phantom};
+use crate::model::Violation::{
+    self, Disagreement, Duplicate, FalseAlarm, Half, Killed, Lost, Phantom,
+};
 use crate::protocol::{Attach, Clean, Fence, Finish, Key, Protocol, Witness};
 use crate::scenes::Scene;
 
@@ -141,6 +143,10 @@ pub(crate) fn of_rules() -> Vec<Mutation> {
         it.rules.sync_when_gone = false;
     });
     add("no fence: no row, so it was rolled back", Breaks(Lost), |it| drop(it.fence.drain(..3)));
+    add("no fence once the owner is dead: no row, so it was rolled back", Breaks(Lost), |it| {
+        it.rules.ask_while_owner_lives = false;
+        it.fence.drain(..3);
+    });
     add("the fence's time-out is an answer", Breaks(Lost), |it| {
         it.rules.waiting_is_no_answer = false;
     });
@@ -160,6 +166,13 @@ pub(crate) fn of_rules() -> Vec<Mutation> {
     add("a living owner's tmp/ is fenced", Breaks(Killed), |it| {
         it.rules.leave_tmp_of_living = false;
     });
+    add(
+        "nothing is fenced while its owner lives",
+        Nothing(
+            "age only says when to ask; but while the owner lives, what it rolled back stays staged",
+        ),
+        |it| it.rules.ask_while_owner_lives = false,
+    );
     add("a dead owner's tmp/ is emptied", Breaks(Disagreement), |it| {
         it.rules.ask_about_tmp_of_dead = false;
     });
@@ -172,7 +185,7 @@ pub(crate) fn of_rules() -> Vec<Mutation> {
         it.clean.retain(|step| *step != Clean::CheckKnown);
     });
     add("the cleaner syncs, looks then, and deletes", Breaks(Lost), |it| {
-        it.clean[..3].rotate_right(1)
+        it.clean[..3].rotate_right(1);
     });
     add("the cleaner deletes what is old, and looks at nothing", Breaks(Lost), |it| {
         it.clean.drain(..2);
@@ -211,7 +224,17 @@ pub(crate) fn of_assumptions() -> Vec<Mutation> {
         scenes: vec![scene],
         effect: Breaks(violation),
     };
+    let unasked = Scene {
+        name: "one mail, weak disk, journal not asked",
+        workers_ask_journal: false,
+        ..Scene::weak_disk()
+    };
     vec![
+        control(
+            "an old name comes back, and the worker does not ask the journal",
+            unasked,
+            Duplicate,
+        ),
         control("a rename that is not synced may tear", torn, Lost),
         control("a crash of the database forgets a commit", forgetful, Phantom),
     ]

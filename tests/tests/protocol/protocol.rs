@@ -147,6 +147,9 @@ pub(crate) struct Rules {
     pub(crate) fresh_read: bool,
     /// A fence whose COMMIT got no answer keeps the file.
     pub(crate) doubt_keeps: bool,
+    /// A staged file is asked about when it is old, also while its owner lives. It does no harm, and is the
+    /// only way to come to an end if the owner lives long.
+    pub(crate) ask_while_owner_lives: bool,
     /// Files in `tmp/` of a process that lives are left to it.
     pub(crate) leave_tmp_of_living: bool,
     /// Files in `tmp/` of a dead process get the same question as those that are staged.
@@ -170,6 +173,7 @@ impl Default for Rules {
             waiting_is_no_answer: true,
             fresh_read: true,
             doubt_keeps: true,
+            ask_while_owner_lives: true,
             leave_tmp_of_living: true,
             ask_about_tmp_of_dead: true,
             sync_when_gone: true,

@@ -1,10 +1,11 @@
 //! The processes that look after what is staged. Each may at any moment finish, fence or clean, so that
 //! two of them are also two finishers, two recoveries, or one of each.
 
-use crate::disk::{DISCARDED, NEW, STAGED, TMP, UNDECIDED};
-use crate::model::{Phase, Process, Row, State, Step, Task, Violation, World};
+use crate::disk::{DISCARDED, File, NEW, STAGED, TMP, UNDECIDED};
+use crate::model::{Phase, Process, Row, State, Task, Violation, World};
 use crate::protocol::{Clean, Fence, Finish, Witness};
 use crate::search::Next;
+use crate::steps::Step;
 
 impl World<'_> {
     pub(crate) fn process_steps(&self, state: &State, number: usize, to: &mut Next<Self>) {
@@ -52,7 +53,7 @@ impl World<'_> {
             if file.is_in(TMP) && !file.is_in(STAGED) && dead && !rules.ask_about_tmp_of_dead {
                 let mut next = *state;
                 next.mails[mail].file.unlink();
-                next.mails[mail].discarded = true;
+                next.mails[mail].given_up = true;
                 to.push((Step::RemoveJunk(mail), Ok(next)));
             }
         }
@@ -69,18 +70,29 @@ impl World<'_> {
     /// A process looks at a mail's file and row, and sees what is to be done.
     fn look(&self, state: &State, number: usize, mail: usize, to: &mut Next<Self>) {
         let file = state.mails[mail].file;
-        let may_ask_tmp = !state.application.alive || !self.protocol.rules.leave_tmp_of_living;
         let mut begin = |task| {
             let mut next = *state;
             next.processes[number] = Process::begin(task, mail);
             to.push((Step::Look(number, mail), Ok(next)));
         };
-        if file.is_in(STAGED) || file.is_in(TMP) && may_ask_tmp {
-            // When it is time to fence is a matter of clocks and locks, so here it is always.
-            begin(if self.is_visible(state, mail) { Task::Finish } else { Task::Fence });
+        if file.is_in(UNDECIDED) && self.is_visible(state, mail) {
+            begin(Task::Finish);
+        } else if file.is_in(UNDECIDED) && self.may_fence(state, file) {
+            begin(Task::Fence);
         }
         if state.rows[self.key(mail)] == Row::Marker {
             begin(Task::Clean);
+        }
+    }
+
+    /// Age says when to fence what is staged. So here it is always time.
+    fn may_fence(&self, state: &State, file: File) -> bool {
+        let rules = &self.protocol.rules;
+        match state.application.alive {
+            true => {
+                (file.is_in(STAGED) || !rules.leave_tmp_of_living) && rules.ask_while_owner_lives
+            }
+            false => true,
         }
     }
 
@@ -129,11 +141,11 @@ impl World<'_> {
             }
             Fence::AwaitCommit => match state.rows[key] {
                 Row::OpenTombstone { by: holder, .. } if holder == by => return None,
-                _ => {}
+                _ => give_up(&mut next, mail),
             },
             Fence::Discard => {
                 let mail = &mut next.mails[mail];
-                mail.discarded |= mail.file.rename(UNDECIDED, DISCARDED, self.scene.disk);
+                mail.given_up |= mail.file.rename(UNDECIDED, DISCARDED, self.scene.disk);
             }
             Fence::SyncDiscarded => {
                 self.sync_directories(&mut next, &[DISCARDED, STAGED, TMP]);
@@ -147,32 +159,38 @@ impl World<'_> {
     fn insert_tombstone(&self, state: &State, number: usize) -> State {
         let rules = &self.protocol.rules;
         let mail = usize::from(state.processes[number].mail);
+        let key = self.key(mail);
         let mut next = *state;
-        let process = &mut next.processes[number];
-        let row = &mut next.rows[self.key(mail)];
-        match *row {
+        match state.rows[key] {
             Row::Free => {
-                *row = Row::OpenTombstone { by: number as u8, commit_sent: false };
+                next.rows[key] = Row::OpenTombstone { by: number as u8, commit_sent: false };
                 advance(&mut next, number, self.protocol.fence.len());
             }
-            Row::Tombstone => self.go_to_discard(process),
+            Row::Tombstone => self.go_to_discard(&mut next, number),
             // It inserts another row, beside the owner's.
-            Row::Open { .. } | Row::Marker if !rules.unique_key => self.go_to_discard(process),
-            Row::Marker if !rules.fresh_read => self.go_to_discard(process),
-            Row::Marker => *process = Process::begin(Task::Finish, mail),
-            Row::Open { .. } if !rules.waiting_is_no_answer => self.go_to_discard(process),
-            Row::Open { .. } | Row::OpenTombstone { .. } => *process = Process::IDLE,
+            Row::Open { .. } | Row::Marker if !rules.unique_key => {
+                self.go_to_discard(&mut next, number);
+            }
+            Row::Marker if !rules.fresh_read => self.go_to_discard(&mut next, number),
+            Row::Marker => next.processes[number] = Process::begin(Task::Finish, mail),
+            Row::Open { .. } if !rules.waiting_is_no_answer => {
+                self.go_to_discard(&mut next, number);
+            }
+            Row::Open { .. } | Row::OpenTombstone { .. } => next.processes[number] = Process::IDLE,
         }
         next
     }
 
     /// The answer is: rolled back.
-    pub(crate) fn go_to_discard(&self, process: &mut Process) {
+    pub(crate) fn go_to_discard(&self, next: &mut State, number: usize) {
+        let process = &mut next.processes[number];
         let at = self.protocol.fence.iter().position(|step| *step == Fence::Discard);
         match at {
             Some(at) => process.at = at as u8,
             None => *process = Process::IDLE,
         }
+        let mail = usize::from(next.processes[number].mail);
+        give_up(next, mail);
     }
 
     fn clean(&self, state: &State, number: usize, step: Clean) -> Result<State, Violation> {
@@ -217,6 +235,13 @@ impl World<'_> {
             *row = Row::Free;
         }
     }
+}
+
+/// Somebody has the answer that a mail is rolled back. It is about files that are undecided: once the file
+/// is published and the marker deleted, the answer means nothing, and there is nothing to discard.
+fn give_up(next: &mut State, mail: usize) {
+    let mail = &mut next.mails[mail];
+    mail.given_up |= mail.file.is_in(UNDECIDED);
 }
 
 /// On to the next step of the task, or to none.

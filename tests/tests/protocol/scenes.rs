@@ -32,6 +32,8 @@ pub(crate) struct Scene {
     pub(crate) forgetful_database: bool,
     /// The application may drop an attach half-way and go on: a time-out, a cancelled future.
     pub(crate) impatient: bool,
+    /// Workers ask the journal whether they have sent a message before, and do not send it again.
+    pub(crate) workers_ask_journal: bool,
 }
 
 impl Scene {
@@ -51,17 +53,29 @@ impl Scene {
             statement_only: false,
             forgetful_database: false,
             impatient: false,
+            workers_ask_journal: false,
         }
     }
 
     /// The same, on a database that goes on after a statement that failed.
     pub(crate) fn statement_only() -> Self {
-        Self { name: "one mail, MariaDB", statement_only: true, ..Self::one_mail() }
+        Self {
+            name: "one mail, attach dropped, MariaDB",
+            statement_only: true,
+            impatient: true,
+            ..Self::one_mail()
+        }
     }
 
     /// The same, on a disk that promises less.
     pub(crate) fn weak_disk() -> Self {
-        Self { name: "one mail, weak disk", disk: Disk::Weak, impatient: true, ..Self::one_mail() }
+        Self {
+            name: "one mail, weak disk",
+            disk: Disk::Weak,
+            impatient: true,
+            workers_ask_journal: true,
+            ..Self::one_mail()
+        }
     }
 
     /// An application that may drop an attach half-way.
@@ -78,6 +92,11 @@ impl Scene {
             processes: 1,
             ..Self::one_mail()
         }
+    }
+
+    /// Two mails, whose attaches may be dropped half-way.
+    pub(crate) fn two_impatient() -> Self {
+        Self { name: "two mails, attach dropped", impatient: true, ..Self::two_mails() }
     }
 
     /// Two mails, and the savepoint of the second is rolled back.
@@ -104,9 +123,10 @@ impl Scene {
     pub(crate) fn all() -> Vec<Self> {
         vec![
             Self::one_mail(),
-            Self::statement_only(),
             Self::impatient(),
+            Self::statement_only(),
             Self::two_mails(),
+            Self::two_impatient(),
             Self::savepoint(),
             Self::run_again(),
             Self::weak_disk(),

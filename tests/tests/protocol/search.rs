@@ -199,3 +199,66 @@ impl Hasher for QuickHasher {
         self.write_u64(value.unsigned_abs() as u64);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Model, Next, explore};
+
+    /// Counts up to 9, by one or by two; may be thrown back; must not come to `forbidden`; `hole` has no way
+    /// out but a fault.
+    struct Stairs {
+        forbidden: Option<u8>,
+        hole: Option<u8>,
+    }
+
+    const END: u8 = 9;
+
+    impl Model for Stairs {
+        type State = u8;
+        type Step = char;
+        type Violation = u8;
+
+        fn start(&self) -> u8 {
+            0
+        }
+
+        fn steps(&self, state: &u8, to: &mut Next<Self>) {
+            let judge = |state| if self.forbidden == Some(state) { Err(state) } else { Ok(state) };
+            if *state < END && self.hole != Some(*state) {
+                to.push(('1', judge(state + 1)));
+                to.push(('2', judge((state + 2).min(END))));
+            }
+            to.push(('!', judge(0)));
+        }
+
+        fn is_fault(step: &char) -> bool {
+            *step == '!'
+        }
+
+        fn is_settled(&self, state: &u8) -> bool {
+            *state == END
+        }
+    }
+
+    fn check(stairs: &Stairs, states: usize, wrong: Option<(Option<u8>, &str)>) {
+        let found = explore(stairs);
+        assert_eq!(found.states, states);
+        let what = found.wrong.map(|it| (it.violation, it.trace.iter().collect::<String>()));
+        assert_eq!(what, wrong.map(|(violation, trace)| (violation, trace.to_owned())));
+    }
+
+    #[test]
+    fn all_states_are_met_and_each_once() {
+        check(&Stairs { forbidden: None, hole: None }, 10, None);
+    }
+
+    #[test]
+    fn the_shortest_way_to_a_violation_is_told() {
+        check(&Stairs { forbidden: Some(5), hole: None }, 5, Some((Some(5), "122")));
+    }
+
+    #[test]
+    fn what_leads_nowhere_without_a_fault_is_told() {
+        check(&Stairs { forbidden: None, hole: Some(3) }, 10, Some((None, "12")));
+    }
+}
