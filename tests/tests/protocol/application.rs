@@ -42,7 +42,7 @@ impl World<'_> {
 
     fn attach_steps(&self, state: &State, mail: usize, to: &mut Next<Self>) {
         let insert = state.mails[mail].insert;
-        if self.scene.impatient && insert != Insert::None {
+        if self.scene.impatient && state.application.step > 0 {
             // A time-out, or a future that was dropped: the application may go on without it.
             let mut next = *state;
             next.application.act += 1;

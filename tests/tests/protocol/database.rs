@@ -80,7 +80,7 @@ impl World<'_> {
             _ if transaction.phase != Phase::Open => Insert::Refused,
             Row::OpenTombstone { .. } | Row::Open { .. } if *row != own => return None,
             Row::Free | Row::Open { .. } | Row::OpenTombstone { .. } => {
-                *row = own;
+                *row = if self.protocol.rules.in_transaction { own } else { Row::Marker };
                 Insert::Done
             }
             Row::Tombstone if state.application.alive => return Some(Err(Violation::Killed)),

@@ -1,6 +1,6 @@
 //! What may go wrong at any moment, any number of times.
 
-use crate::model::{MAILS, NOBODY, Phase, Process, Row, State, Task, World};
+use crate::model::{Insert, MAILS, NOBODY, Phase, Process, Row, State, Task, World};
 use crate::protocol::{Fence, Witness};
 use crate::search::Next;
 use crate::steps::Step;
@@ -52,8 +52,12 @@ impl World<'_> {
                 *row = Row::Free;
             }
         }
-        if self.protocol.rules.witness == Witness::TransactionNumber && next != *state {
-            next.number_reused = true;
+        if self.protocol.rules.witness == Witness::TransactionNumber {
+            next.number_reused |= (0..self.scene.mails()).any(|mail| {
+                let transaction = self.scene.transaction_of[mail];
+                let aborted = next.transactions[transaction] != state.transactions[transaction];
+                aborted && state.mails[mail].insert == Insert::Done
+            });
         }
         next
     }

@@ -34,22 +34,22 @@ fn the_protocol_holds_in_every_small_scene() {
 }
 
 #[test]
-fn the_protocol_holds_for_one_mail_and_three_processes() {
+fn the_protocol_holds_for_three_processes() {
     check(vec![Scene::impatient().with_processes(3)]);
 }
 
 #[test]
-fn the_protocol_holds_for_two_mails_and_two_processes() {
-    check(vec![Scene::two_mails().with_processes(2)]);
+fn the_protocol_holds_for_two_mails() {
+    check(vec![Scene::two_impatient(), Scene::two_mails().with_processes(2)]);
 }
 
 #[test]
-fn the_protocol_holds_for_savepoints_and_two_processes() {
+fn the_protocol_holds_for_a_savepoint_rolled_back() {
     check(vec![Scene::savepoint().with_processes(2)]);
 }
 
 #[test]
-fn the_protocol_holds_for_a_transaction_run_again_and_two_processes() {
+fn the_protocol_holds_for_a_transaction_run_again() {
     check(vec![Scene::run_again().with_processes(2)]);
 }
 

@@ -6,7 +6,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::disk::{Content, DISCARDED, File, NEW, UNDECIDED};
+use crate::disk::{Content, File, NEW, UNDECIDED};
 use crate::protocol::{Key, Protocol};
 use crate::scenes::Scene;
 use crate::search::{self, Next};
@@ -216,24 +216,21 @@ impl World<'_> {
     /// What it does between the final dot and the record of the reply is another protocol, with a test of
     /// its own; here it is one step.
     fn deliver(&self, state: &State, number: usize) -> Result<State, Violation> {
+        let torn = state.mails[number].file.content == Content::Torn;
         let mut next = *state;
         let mail = &mut next.mails[number];
         mail.file.take_out();
-        if state.mails[number].file.content == Content::Torn && self.protocol.rules.send_whole_only
-        {
-            return Ok(next); // Set aside as damaged. If it was owed, it is lost, and known to be so.
-        }
-        if mail.sent && self.scene.workers_ask_journal {
-            return Ok(next); // Removed: the journal knows the id.
-        }
-        match () {
-            () if state.mails[number].file.content == Content::Torn => Err(Violation::Half),
-            () if !self.sendable(state, number) => Err(Violation::Phantom),
-            () if mail.sent => Err(Violation::Duplicate),
-            () => {
-                mail.sent = true;
-                Ok(next)
-            }
+        if torn && self.protocol.rules.send_whole_only {
+            Ok(next) // Set aside as damaged. If it was owed, it was lost before, and counted so.
+        } else if torn {
+            Err(Violation::Half)
+        } else if mail.sent && self.scene.workers_ask_journal {
+            Ok(next) // Removed: the journal knows the id.
+        } else if mail.sent {
+            Err(Violation::Duplicate)
+        } else {
+            mail.sent = true;
+            Ok(next) // A phantom, if it was too early: `violation` tells.
         }
     }
 }
@@ -292,20 +289,19 @@ impl search::Model for World<'_> {
     /// but one that an alarm was raised about: of an `attach` that did not return.
     fn is_settled(&self, state: &State) -> bool {
         let ended = |it: &Transaction| matches!(it.phase, Phase::Committed | Phase::Aborted);
-        let told = |number: usize| {
+        let decided = |number: usize| {
             let mail = &state.mails[number];
-            let done = mail.sent || mail.file.is_in(DISCARDED) || !mail.file.is_in(u8::MAX);
-            let row = match state.rows[self.key(number)] {
+            let row_is_over = match state.rows[self.key(number)] {
                 Row::Free | Row::Tombstone => true,
                 Row::Marker => !mail.attached,
                 Row::Open { .. } | Row::OpenTombstone { .. } => false,
             };
-            done && row && !mail.file.is_in(UNDECIDED | NEW)
+            row_is_over && !mail.file.is_in(UNDECIDED | NEW)
         };
         !state.application.alive
             && state.transactions.iter().all(ended)
             && state.processes.iter().all(|process| process.task == Task::Idle)
-            && (0..self.scene.mails()).all(told)
+            && (0..self.scene.mails()).all(decided)
     }
 }
 

@@ -43,7 +43,7 @@ const ATTACH: Effects<Attach> = &[
     (
         Attach::SyncFile,
         Breaks(Lost),
-        Nothing("both are done before attach returns, and before that nothing is promised"),
+        Nothing("both are done before attach returns; what is torn is not sent"),
     ),
     (Attach::SendMarker, Breaks(Lost), Breaks(Killed)),
     (Attach::AwaitMarker, Breaks(Killed), Breaks(Killed)),
@@ -53,7 +53,7 @@ const ATTACH: Effects<Attach> = &[
 
 const FINISH: Effects<Finish> = &[
     (Finish::Publish, Breaks(Lost), Breaks(Lost)),
-    (Finish::SyncNew, Breaks(Lost), Nothing("only what is before and after both counts")),
+    (Finish::SyncNew, Breaks(Lost), Nothing("nobody relies on one of them alone")),
     (Finish::SyncSource, BreaksWeakDisk(Disagreement), BreaksWeakDisk(Disagreement)),
     (Finish::DeleteMarker, Nothing("the cleaner deletes what is left over"), LAST),
 ];
@@ -62,14 +62,10 @@ const FENCE: Effects<Fence> = &[
     (Fence::InsertTombstone, Breaks(Lost), Stuck),
     (Fence::SendCommit, Stuck, Stuck),
     (Fence::AwaitCommit, Breaks(Disagreement), Breaks(Disagreement)),
-    (
-        Fence::Discard,
-        Stuck,
-        Nothing("a file that a power cut brings back gets the same answer again"),
-    ),
+    (Fence::Discard, Stuck, Nothing("what a power cut brings back gets the same answer again")),
     (
         Fence::SyncDiscarded,
-        Nothing("a file that a power cut brings back gets the same answer again"),
+        Nothing("what a power cut brings back gets the same answer again"),
         LAST,
     ),
 ];
@@ -78,8 +74,8 @@ const CLEAN: Effects<Clean> = &[
     (Clean::CheckUndecided, Breaks(FalseAlarm), Breaks(FalseAlarm)),
     (
         Clean::CheckKnown,
-        Nothing("it is there to tell of files that somebody removed"),
-        Nothing("it is there to tell of files that somebody removed"),
+        Nothing("it only tells when somebody has removed a file"),
+        Nothing("it only tells when somebody has removed a file"),
     ),
     (Clean::SyncDirectories, Breaks(Lost), Breaks(Lost)),
     (Clean::DeleteMarker, Stuck, LAST),
@@ -142,13 +138,18 @@ pub(crate) fn of_rules() -> Vec<Mutation> {
     add("no F2 where the file was already gone", Breaks(Lost), |it| {
         it.rules.sync_when_gone = false;
     });
-    add("no fence: no row, so it was rolled back", Breaks(Lost), |it| drop(it.fence.drain(..3)));
-    add("no fence once the owner is dead: no row, so it was rolled back", Breaks(Lost), |it| {
+    add("no fence: no row and old, so it was rolled back", Breaks(Lost), |it| {
+        drop(it.fence.drain(..3));
+    });
+    add("no fence: no row and its owner dead, so it was rolled back", Breaks(Lost), |it| {
         it.rules.ask_while_owner_lives = false;
         it.fence.drain(..3);
     });
     add("the fence's time-out is an answer", Breaks(Lost), |it| {
         it.rules.waiting_is_no_answer = false;
+    });
+    add("the marker is not in the transaction", Breaks(Phantom), |it| {
+        it.rules.in_transaction = false;
     });
     add("the key is not unique, or the fence is on a replica", Breaks(Lost), |it| {
         it.rules.unique_key = false;
@@ -168,9 +169,7 @@ pub(crate) fn of_rules() -> Vec<Mutation> {
     });
     add(
         "nothing is fenced while its owner lives",
-        Nothing(
-            "age only says when to ask; but while the owner lives, what it rolled back stays staged",
-        ),
+        Nothing("age only says when to ask; what is rolled back stays until its owner ends"),
         |it| it.rules.ask_while_owner_lives = false,
     );
     add("a dead owner's tmp/ is emptied", Breaks(Disagreement), |it| {
@@ -194,7 +193,7 @@ pub(crate) fn of_rules() -> Vec<Mutation> {
     add("the Message-ID as key", Breaks(Killed), |it| it.rules.key = Key::MessageId);
     add(
         "what is not whole is sent",
-        Nothing("P1 is done before the marker is there, so that nothing torn is ever visible"),
+        Nothing("P1 comes before P2, so that nothing torn is ever visible"),
         |it| it.rules.send_whole_only = false,
     );
     add("what is not whole is sent, and P1 syncs after P2", Breaks(Half), |it| {

@@ -139,6 +139,9 @@ pub(crate) struct Rules {
     pub(crate) key: Key,
     /// Who is asked.
     pub(crate) witness: Witness,
+    /// The marker goes where the transaction goes: `attach` is refused outside of one, and the table is one
+    /// that can roll back.
+    pub(crate) in_transaction: bool,
     /// The key is unique, and the fence inserts where the owner does: on the writable primary.
     pub(crate) unique_key: bool,
     /// A fence that runs into an insert in progress says unfinished; no time-out makes it an answer.
@@ -169,6 +172,7 @@ impl Default for Rules {
         Self {
             key: Key::QueueId,
             witness: Witness::Marker,
+            in_transaction: true,
             unique_key: true,
             waiting_is_no_answer: true,
             fresh_read: true,

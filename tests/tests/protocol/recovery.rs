@@ -88,12 +88,8 @@ impl World<'_> {
     /// Age says when to fence what is staged. So here it is always time.
     fn may_fence(&self, state: &State, file: File) -> bool {
         let rules = &self.protocol.rules;
-        match state.application.alive {
-            true => {
-                (file.is_in(STAGED) || !rules.leave_tmp_of_living) && rules.ask_while_owner_lives
-            }
-            false => true,
-        }
+        let is_its_owners = !file.is_in(STAGED) && rules.leave_tmp_of_living;
+        !state.application.alive || !is_its_owners && rules.ask_while_owner_lives
     }
 
     fn is_visible(&self, state: &State, mail: usize) -> bool {
@@ -115,7 +111,10 @@ impl World<'_> {
             Finish::Publish => {
                 let renamed = next.mails[mail].file.rename(UNDECIDED, NEW, self.scene.disk);
                 if !renamed && !self.protocol.rules.sync_when_gone {
-                    next.processes[number].at += 2; // Leaves out F2.
+                    let last = |step: &Finish| *step == Finish::DeleteMarker;
+                    let at = self.protocol.finish.iter().position(last);
+                    next.processes[number].at = at.map_or(0, |at| at as u8);
+                    return next;
                 }
             }
             Finish::SyncNew => self.sync_directories(&mut next, &[NEW]),
@@ -141,6 +140,7 @@ impl World<'_> {
             }
             Fence::AwaitCommit => match state.rows[key] {
                 Row::OpenTombstone { by: holder, .. } if holder == by => return None,
+                // If the connection was lost, the process has stopped waiting. So this is the answer.
                 _ => give_up(&mut next, mail),
             },
             Fence::Discard => {

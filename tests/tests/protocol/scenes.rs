@@ -126,7 +126,6 @@ impl Scene {
             Self::impatient(),
             Self::statement_only(),
             Self::two_mails(),
-            Self::two_impatient(),
             Self::savepoint(),
             Self::run_again(),
             Self::weak_disk(),

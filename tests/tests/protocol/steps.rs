@@ -87,7 +87,7 @@ impl Display for Step {
             Self::RollBack(it) => write!(f, "application, transaction {it}: rolls back"),
             Self::Exit => f.write_str("application: exits"),
             Self::CarryOutInsert(mail) => {
-                write!(f, "server: carries out the INSERT of mail {mail}")
+                write!(f, "server, mail {mail}: carries out the INSERT")
             }
             Self::CarryOutCommit(it) => {
                 write!(f, "server, transaction {it}: carries out the COMMIT")
