@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use sendmail_core::{ErrorKind, QueueStore};
-use sendmail_sqlx::{AttachExt, Engine, migrate, resource};
+use sendmail_sqlx::{AttachExt, migrate, resource};
 use sendmail_testkit::Operation;
 use sqlx::Connection;
 
@@ -18,6 +18,7 @@ on_each_server! {
     may_be_dropped_in_a_transaction => attach_dropped_postgres, attach_dropped_mariadb;
     may_be_dropped_in_autocommit => autocommit_dropped_postgres, autocommit_dropped_mariadb;
     many_may_migrate_at_once => migrate_at_once_postgres, migrate_at_once_mariadb;
+    starting_waits_for_nobody => migrate_beside_postgres, migrate_beside_mariadb;
     databases_differ => identities_postgres, identities_mariadb;
 }
 
@@ -167,7 +168,18 @@ async fn many_may_migrate_at_once<DB: Tested>(test: &str) {
     assert_ne!(delivery.resource_id(), shop.queue.resource_id());
 }
 
-async fn databases_differ<DB: Tested + Engine>(test: &str) {
+/// While a transaction is open, with a mail in it, another process may start.
+async fn starting_waits_for_nobody<DB: Tested>(test: &str) {
+    let Some(shop) = Shop::<DB>::open(test).await else { return };
+    let mut tx = shop.pool.begin().await.unwrap();
+    shop.attach(&mut tx).await.unwrap();
+    migrate(&shop.pool).await.unwrap();
+    shop.delivery().await;
+    tx.commit().await.unwrap();
+    assert_eq!(shop.markers().await.len(), 1);
+}
+
+async fn databases_differ<DB: Tested>(test: &str) {
     let Some(one) = Shop::<DB>::open(test).await else { return };
     let Some(two) = Shop::<DB>::open(&format!("{test}_2")).await else { return };
     assert_ne!(resource(&one.pool).await.unwrap(), resource(&two.pool).await.unwrap());

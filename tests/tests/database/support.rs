@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use sendmail_core::{
-    Envelope, Error, Message, MessageId, QueueId, QueueStore, ResourceId, Timestamp,
+    Envelope, Message, MessageId, QueueId, QueueStore, ResourceId, Result, Timestamp,
 };
-use sendmail_sqlx::{AttachExt, Engine, SqlDelivery, SqlxConnection};
+use sendmail_sqlx::{AttachExt, Engine, SqlDelivery};
 use sendmail_testkit::{ManualClock, MemoryStore};
 use sendmail_tests::servers::{MariaDb, Postgres};
 use sqlx::pool::PoolOptions;
@@ -102,10 +102,7 @@ impl<DB: Tested> Shop<DB> {
     }
 
     /// Attaches a mail through `connection`.
-    pub(crate) async fn attach(&self, connection: &mut DB::Connection) -> Result<MessageId, Error>
-    where
-        DB::Connection: SqlxConnection,
-    {
+    pub(crate) async fn attach(&self, connection: &mut DB::Connection) -> Result<MessageId> {
         let (envelope, message) = mail();
         self.delivery().await.attach(connection, envelope, message).await
     }
