@@ -19,17 +19,26 @@ use tokio::task::spawn_blocking;
 use crate::journal::log;
 use crate::options::MaildirOptions;
 use crate::queue::Queue;
+use crate::wake::Listener;
 use crate::wishes::Wish;
 
 /// A queue in a Maildir.
 ///
 /// Each value that was opened is an owner and a worker of its own, with a lock that lives as long as
 /// the value: what it claimed is free when it is dropped, or when its process dies. Cloning shares it.
+/// Each clone hears every wake-up for itself: give one to each of those that wait for work.
 ///
 /// It needs a tokio runtime.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct MaildirStore {
     queue: Arc<Queue>,
+    listener: Listener,
+}
+
+impl Clone for MaildirStore {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone(), listener: Listener::default() }
+    }
 }
 
 impl MaildirStore {
@@ -48,7 +57,7 @@ impl MaildirStore {
         let open = move || Queue::open(&path, options);
         let queue =
             Arc::new(spawn_blocking(open).await.map_err(|e| stopped("open the queue", e))??);
-        Ok(Self { queue })
+        Ok(Self { queue, listener: Listener::default() })
     }
 
     /// What an operator should know about where the queue is, in words; most often nothing.
@@ -130,6 +139,15 @@ impl QueueStore for MaildirStore {
         self.run("list undecided messages", Queue::undecided).await
     }
 
+    async fn known(&self, ids: &[QueueId]) -> Result<Vec<QueueId>> {
+        let ids = ids.to_vec();
+        self.run("look for published messages", move |queue| queue.known(&ids)).await
+    }
+
+    async fn is_frozen(&self) -> Result<bool> {
+        self.run("find out whether the queue is frozen", Queue::is_frozen).await
+    }
+
     async fn claim(&self, max: usize) -> Result<Claimed> {
         self.run("claim messages", move |queue| queue.claim(max)).await
     }
@@ -176,7 +194,7 @@ impl QueueStore for MaildirStore {
 
     async fn wait_for_work(&self, timeout: Duration) {
         tokio::select! {
-            () = self.queue.wake.wait(&self.queue.layout) => {}
+            () = self.queue.wake.wait(&self.listener, &self.queue.layout) => {}
             () = self.queue.options.clock.sleep(timeout) => {}
         }
     }
@@ -205,6 +223,16 @@ impl DecisionStore for MaildirStore {
     async fn forget(&self, ids: &[QueueId]) -> Result<()> {
         let ids = ids.to_vec();
         self.run("forget the decisions", move |queue| queue.forget(&ids)).await
+    }
+
+    /// None: the queue's own sweep finds out what may be forgotten.
+    async fn remembered(&self, _age: Duration, _limit: usize) -> Result<Vec<QueueId>> {
+        Ok(Vec::new())
+    }
+
+    /// Nothing: the queue's own sweep does it.
+    async fn sweep(&self) -> Result<usize> {
+        Ok(0)
     }
 }
 
@@ -282,6 +310,14 @@ impl QueueAdmin for MaildirStore {
     async fn remove(&self, id: QueueId) -> Result<AdminOutcome> {
         let from = [EntryState::Queued, EntryState::Deferred, EntryState::Held, EntryState::Failed];
         self.run("remove the message", move |queue| queue.act(id, Wish::Remove, &from)).await
+    }
+
+    async fn put_back(&self, id: QueueId) -> Result<AdminOutcome> {
+        self.run("put the message back", move |queue| queue.put_back(id)).await
+    }
+
+    async fn set_frozen(&self, frozen: bool) -> Result<bool> {
+        self.run("freeze the queue", move |queue| queue.set_frozen(frozen)).await
     }
 
     async fn statistics(&self) -> Result<Statistics> {

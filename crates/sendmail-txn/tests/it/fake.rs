@@ -321,6 +321,19 @@ impl QueueStore for FakeQueue {
         Ok(undecided.collect())
     }
 
+    async fn known(&self, ids: &[QueueId]) -> Result<Vec<QueueId>> {
+        let queue = self.queue();
+        self.world.note(self.call("known"));
+        let published = |id: &QueueId| {
+            queue.messages.get(id).is_some_and(|(_, place)| *place == Place::Published)
+        };
+        Ok(ids.iter().copied().filter(published).collect())
+    }
+
+    async fn is_frozen(&self) -> Result<bool> {
+        Ok(false)
+    }
+
     async fn claim(&self, _: usize) -> Result<Claimed> {
         Ok(Claimed::default())
     }
@@ -393,6 +406,14 @@ impl DecisionStore for FakeQueue {
         };
         self.world.step(self.call("forget"), work).await
     }
+
+    async fn remembered(&self, _: Duration, _: usize) -> Result<Vec<QueueId>> {
+        Ok(Vec::new())
+    }
+
+    async fn sweep(&self) -> Result<usize> {
+        Ok(0)
+    }
 }
 
 #[async_trait]
@@ -440,6 +461,8 @@ struct Markers {
     tombstones: BTreeSet<QueueId>,
     /// How many transactions committed.
     commits: usize,
+    /// Whether everything in it is old.
+    aged: bool,
 }
 
 /// A database in memory: markers and tombstones under one unique key.
@@ -466,6 +489,11 @@ impl FakeDatabase {
     /// Commits a marker, as if another process had.
     pub(crate) fn plant(&self, id: QueueId) {
         self.markers().committed.insert(id);
+    }
+
+    /// Lets all that was committed have been committed long ago.
+    pub(crate) fn age(&self) {
+        self.markers().aged = true;
     }
 
     pub(crate) fn remembers(&self, id: QueueId) -> bool {
@@ -515,6 +543,21 @@ impl DecisionStore for FakeDatabase {
             Ok(())
         };
         self.world.step(self.call("forget"), work).await
+    }
+
+    async fn remembered(&self, _: Duration, limit: usize) -> Result<Vec<QueueId>> {
+        if !self.markers().aged {
+            return Ok(Vec::new());
+        }
+        let work = || Ok(self.markers().committed.iter().copied().take(limit).collect());
+        self.world.step(self.call("remembered"), work).await
+    }
+
+    async fn sweep(&self) -> Result<usize> {
+        if !self.markers().aged {
+            return Ok(0);
+        }
+        self.world.step(self.call("sweep"), || Ok(3)).await
     }
 }
 
