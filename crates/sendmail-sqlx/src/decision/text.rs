@@ -179,10 +179,7 @@ impl Text {
 
     /// Deletes own rows of mail by their keys.
     pub(crate) fn forget(&self, ids: &[QueueId]) -> String {
-        let (queue, list) = (&self.queue, self.list(ids));
-        format!(
-            "DELETE FROM sendmail_marker WHERE id IN ({list}) AND kind = 1 AND queue = '{queue}'"
-        )
+        self.delete(ids, "kind = 1")
     }
 
     /// Own rows of mail that are older than `age`, the oldest ids first.
@@ -208,10 +205,23 @@ impl Text {
 
     /// Deletes own tombstones and transaction markers by their keys.
     pub(crate) fn bury(&self, ids: &[QueueId]) -> String {
+        self.delete(ids, "kind IN (2, 3)")
+    }
+
+    /// Deletes own rows of `kinds` by their keys, and waits for no row but those.
+    ///
+    /// InnoDB locks what a deletion looks at, and would look at the whole table where most of it is named:
+    /// it would wait for every transaction that is open. Therefore it must use the key, and lock no gaps.
+    fn delete(&self, ids: &[QueueId], kinds: &str) -> String {
+        let from = match self.flavour {
+            Flavour::MySql => {
+                "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+                 DELETE m FROM sendmail_marker AS m FORCE INDEX (PRIMARY)"
+            }
+            Flavour::Postgres | Flavour::Sqlite => "DELETE FROM sendmail_marker",
+        };
         let (queue, list) = (&self.queue, self.list(ids));
-        format!(
-            "DELETE FROM sendmail_marker WHERE id IN ({list}) AND kind IN (2, 3) AND queue = '{queue}'"
-        )
+        format!("{from} WHERE id IN ({list}) AND {kinds} AND queue = '{queue}'")
     }
 
     /// Inserts markers of `kind` in the transaction that is open.
