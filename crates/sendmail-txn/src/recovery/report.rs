@@ -26,7 +26,8 @@ pub enum Finding {
     /// message. Its file is gone, or was discarded and can be put back. What the one that decides
     /// remembers of it is kept.
     Missing,
-    /// It is not undecided: published, discarded, or never there.
+    /// It is not undecided: published, discarded, or never there; perhaps since just now, by another
+    /// recovery.
     NotUndecided,
 }
 

@@ -192,13 +192,13 @@ impl Recovery {
             for message in aborted {
                 let done = told.contains(&message.id);
                 let action = if done { Action::Discarded } else { Action::Nothing };
-                all.push(recovered(message, Finding::Aborted, action));
+                all.push(thrown_away(message, action));
             }
             return all;
         }
         for message in aborted {
             let action = self.discard(message.id).await;
-            all.push(recovered(message, Finding::Aborted, action));
+            all.push(thrown_away(message, action));
         }
         all
     }
@@ -286,6 +286,17 @@ impl Recovery {
             Err(error) => Finding::NoAnswer(error),
         }
     }
+}
+
+/// A message that was to be thrown away. If it was not there any more, the answer is no news of its
+/// transaction: when another recovery had published it meanwhile, and had it forgotten, whoever still asks
+/// hears that nothing is remembered.
+fn thrown_away(message: &Undecided, action: Action) -> Recovered {
+    let finding = match action {
+        Action::Nothing => Finding::NotUndecided,
+        _ => Finding::Aborted,
+    };
+    recovered(message, finding, action)
 }
 
 /// Only ever called after `publish` returned. A failure leaves records that do no harm, and are found

@@ -201,7 +201,8 @@ async fn what_somebody_else_finished_meanwhile_is_left() {
     let database = FakeDatabase::new("db", &world);
     let recovery = Recovery::new(Arc::new(store), clock());
     let report = recovery.with_decision_store(database.shared()).unwrap().run().await.unwrap();
-    assert!(matches!(report.messages[0].action, Action::Nothing));
+    let Recovered { finding, action, .. } = &report.messages[0];
+    assert!(matches!((finding, action), (Finding::NotUndecided, Action::Nothing)), "{finding:?}");
 }
 
 #[tokio::test]
