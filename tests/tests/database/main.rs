@@ -3,5 +3,10 @@
 
 mod attach;
 mod attach_refused;
+mod client;
+mod forgotten;
+mod many;
+mod outlives;
 mod smoke;
 mod support;
+mod world;
