@@ -1,0 +1,495 @@
+//! Reads an event log and handles each event exactly once, together with its cursor.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sendmail_core::{Clock, Cursor, Error, ErrorKind, EventPage, MailEvent, Result};
+use sqlx::{Pool, Transaction};
+
+use super::backoff::Backoff;
+use super::cursor::{EventDatabase, Position, RowKey, index_behind};
+use super::handler::{EventSource, EventTrouble, SqlEventHandler, StartAt, TroubleHook};
+use super::panics::caught;
+use super::trouble::trouble;
+
+/// How many events are read at once.
+const PAGE: usize = 100;
+
+/// Handles the events of a queue in a database: the effect of each on that database happens exactly once,
+/// whatever is killed, and from whichever process.
+///
+/// How far it is stands in the table `sendmail_cursor` of the same database. For each event it
+///
+/// 1. begins a transaction (`BEGIN IMMEDIATE` on SQLite), and moves its row from where it stood to behind
+///    the event, which locks it. Somebody else has moved it: roll back, and go on from there;
+/// 2. lets the handler do what it does;
+/// 3. reads the row back. Only in a transaction that still holds all it did is it where it was moved to:
+///    drivers answer `Ok` to the COMMIT of a transaction that failed underneath the handler;
+/// 4. commits. If the answer is lost, the row says what became of it.
+///
+/// So several processes may run a consumer of the same name: they take turns, none handles an event twice,
+/// and when one dies the others go on. Consumers with different names have rows of their own, and neither
+/// waits for the other. A backup of the database that is restored takes cursor and effects back together.
+///
+/// A handler that fails or panics holds up its own consumer and nobody else: the event is tried again after
+/// 1 s, doubling to 5 min, and each failure is reported. Nothing is passed over, for it would be lost for
+/// that handler; [`giving_up_after`](Self::giving_up_after) says otherwise. Events come in the order
+/// of the log, one at a time, so that a handler may rely on it; keep it short, above all on SQLite, where
+/// nobody else can write meanwhile.
+///
+/// A handler may attach mail to its transaction. Mail about mail has events as well: a handler that answers
+/// each event with a mail would never come to an end.
+///
+/// ```
+/// # #[cfg(feature = "postgres")] mod example {
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// use async_trait::async_trait;
+/// use sendmail_core::{Clock, Error, ErrorKind, EventLog, MailEvent, MailEventKind, QueueStore, Result};
+/// use sendmail_sqlx::{EventSource, SqlEventConsumer, SqlEventHandler};
+/// use sqlx::{PgConnection, PgPool, Postgres};
+///
+/// /// Keeps a list of addresses that cannot be reached.
+/// struct Bounces;
+///
+/// #[async_trait]
+/// impl SqlEventHandler<Postgres> for Bounces {
+///     async fn handle(&self, tx: &mut PgConnection, event: &MailEvent) -> Result<()> {
+///         let (MailEventKind::Failed, Some(recipient)) = (event.kind, &event.recipient) else {
+///             return Ok(());
+///         };
+///         sqlx::query("INSERT INTO bounces (address, event) VALUES ($1, $2)")
+///             .bind(recipient.to_string())
+///             .bind(event.id.to_string())
+///             .execute(tx)
+///             .await
+///             .map_err(|error| {
+///                 Error::new(ErrorKind::Io, "note the bounce", error.to_string()).with_source(error)
+///             })?;
+///         Ok(())
+///     }
+/// }
+///
+/// /// Runs until the log or the database asks for a person.
+/// async fn note_bounces<S: QueueStore + EventLog + 'static>(
+///     queue: &Arc<S>,
+///     pool: PgPool,
+///     clock: Arc<dyn Clock>,
+/// ) -> Result<()> {
+///     let mut consumer = SqlEventConsumer::new(
+///         "bounces",
+///         EventSource::of(queue),
+///         pool,
+///         clock,
+///         Arc::new(Bounces),
+///         Arc::new(|trouble| eprintln!("bounces: {} ({} times)", trouble.error, trouble.failures)),
+///     )?;
+///     consumer.follow(Duration::from_secs(1)).await
+/// }
+/// # }
+/// ```
+pub struct SqlEventConsumer<DB: EventDatabase> {
+    source: EventSource,
+    key: RowKey,
+    pool: Pool<DB>,
+    clock: Arc<dyn Clock>,
+    handler: Arc<dyn SqlEventHandler<DB>>,
+    on_trouble: TroubleHook,
+    first: StartAt,
+    patience: Option<NonZeroU32>,
+    backoff: Backoff,
+}
+
+/// What one look at the log came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Consumed {
+    /// Events that were handled by this consumer.
+    pub handled: usize,
+    /// Events that were passed over; each was reported.
+    pub passed_over: usize,
+    /// How long the next event has to wait, if its handling failed.
+    pub waits: Option<Duration>,
+}
+
+impl<DB: EventDatabase> SqlEventConsumer<DB> {
+    /// The longest name of a consumer, in bytes.
+    pub const MAX_NAME: usize = 64;
+
+    /// A consumer of the events of `source` by the name `name`, under which its cursor is kept: 1 to 64
+    /// printable ASCII characters without spaces. What keeps it from going on is told to `on_trouble`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`]: the name is not one.
+    pub fn new(
+        name: &str,
+        source: EventSource,
+        pool: Pool<DB>,
+        clock: Arc<dyn Clock>,
+        handler: Arc<dyn SqlEventHandler<DB>>,
+        on_trouble: TroubleHook,
+    ) -> Result<Self> {
+        let fits = !name.is_empty() && name.len() <= Self::MAX_NAME;
+        if !fits || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let text = "a consumer's name has 1 to 64 printable ASCII characters, none a space";
+            let error = Error::new(ErrorKind::InvalidInput, "make an event consumer", text);
+            return Err(error.with("name", name.escape_debug()));
+        }
+        let key = RowKey { consumer: name.to_owned(), queue: source.queue().clone() };
+        Ok(Self {
+            source,
+            key,
+            pool,
+            clock,
+            handler,
+            on_trouble,
+            first: StartAt::default(),
+            patience: None,
+            backoff: Backoff::default(),
+        })
+    }
+
+    /// The same, which starts here if there is no cursor of that name yet. Otherwise it is the oldest
+    /// event that is kept.
+    #[must_use]
+    pub fn starting_at(mut self, first: StartAt) -> Self {
+        self.first = first;
+        self
+    }
+
+    /// The same, which passes over an event that failed so often in a row in one process. It is reported
+    /// as passed over, and never handled; whoever has to know keeps a record in the hook.
+    #[must_use]
+    pub fn giving_up_after(mut self, failures: NonZeroU32) -> Self {
+        self.patience = Some(failures);
+        self
+    }
+
+    /// Handles what is new, until there is no more or an event has to wait.
+    ///
+    /// # Errors
+    ///
+    /// The log or the database could not be used; repeat it later if the error is temporary.
+    /// [`ErrorKind::CursorExpired`]: events behind the cursor are no longer kept, and somebody has to say
+    /// with [`start_at`](Self::start_at) where to go on.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the event that was being handled is handled again, unless its COMMIT was under way
+    /// and succeeds; the cursor tells.
+    pub async fn poll(&mut self) -> Result<Consumed> {
+        let mut consumed = Consumed::default();
+        let mut position = self.position().await?;
+        loop {
+            let page = self.read(&position, PAGE).await?;
+            if page.events.is_empty() {
+                return Ok(consumed);
+            }
+            let mut next = 0;
+            while let Some((cursor, event)) = page.events.get(next) {
+                match self.consume(&position, cursor, event).await? {
+                    End::Handled => consumed.handled += 1,
+                    End::PassedOver => consumed.passed_over += 1,
+                    End::Waits(pause) => {
+                        consumed.waits = Some(pause);
+                        return Ok(consumed);
+                    }
+                    End::Moved => {
+                        position = self.position().await?;
+                        let Some(index) = index_behind(&page, &position) else { break };
+                        next = index;
+                        continue;
+                    }
+                }
+                position = cursor.into();
+                next += 1;
+            }
+        }
+    }
+
+    /// Handles what is new, waits for `pause`, and so on, also through the trouble that passes: log or
+    /// database that cannot be reached are reported, and tried again after growing pauses.
+    ///
+    /// # Errors
+    ///
+    /// What does not pass by waiting, as [`poll`](Self::poll) tells it. It returns only then.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`poll`](Self::poll); this is how it is stopped.
+    pub async fn follow(&mut self, pause: Duration) -> Result<()> {
+        let mut unreachable = Backoff::default();
+        loop {
+            let wait = match self.poll().await {
+                Ok(consumed) => {
+                    unreachable.clear();
+                    consumed.waits.map_or(pause, |wait| wait.min(pause))
+                }
+                Err(error) if error.is_temporary() => {
+                    let (failures, wait) = unreachable.failed(None, self.clock.now(), luck());
+                    self.report(None, &error, failures, Some(wait)).await;
+                    wait
+                }
+                Err(error) => return Err(error),
+            };
+            self.clock.sleep(wait).await;
+        }
+    }
+
+    /// Moves the cursor, whatever it says now: the events between are not handled, or handled once more.
+    /// For an operator, after [`ErrorKind::CursorExpired`] or after a mistake.
+    ///
+    /// # Errors
+    ///
+    /// The log or the database could not be used.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it is moved or it is not.
+    pub async fn start_at(&self, start: StartAt) -> Result<()> {
+        let operation = "move the event cursor";
+        let position = self.find(start).await?;
+        self.row(&position).await?;
+        let mut connection =
+            self.pool.acquire().await.map_err(|error| trouble(operation, error))?;
+        let set = DB::set(&mut connection, &self.key, &position).await;
+        set.map_err(|error| self.about(trouble(operation, error)))
+    }
+
+    /// Handles one event, in a transaction of its own.
+    async fn consume(&mut self, from: &Position, to: &Cursor, event: &MailEvent) -> Result<End> {
+        if let Some(left) = self.backoff.wait(event.id, self.clock.now()) {
+            return Ok(End::Waits(left));
+        }
+        let to = Position::from(to);
+        let Some(mut tx) = self.begin(from, &to).await? else {
+            self.backoff.clear();
+            return Ok(End::Moved);
+        };
+        let handled = match self.handle(&mut tx, event, &to).await {
+            Ok(()) => self.commit(tx, from, &to).await?,
+            Err(error) => {
+                // If that fails, the connection is closed, which does the same.
+                let _ = tx.rollback().await;
+                Committed::No(error)
+            }
+        };
+        match handled {
+            Committed::Yes => {
+                self.backoff.clear();
+                Ok(End::Handled)
+            }
+            Committed::Overtaken => {
+                self.backoff.clear();
+                Ok(End::Moved)
+            }
+            Committed::No(error) => self.failed(from, &to, event, &error).await,
+        }
+    }
+
+    /// Begins a transaction and moves the cursor in it; nothing if it is not at `from` any more.
+    async fn begin(
+        &self,
+        from: &Position,
+        to: &Position,
+    ) -> Result<Option<Transaction<'static, DB>>> {
+        let operation = "begin to handle an event";
+        let begun = self.pool.begin_with(DB::BEGIN).await;
+        let mut tx = begun.map_err(|error| self.about(trouble(operation, error)))?;
+        let moved = match DB::advance(&mut tx, &self.key, from, to).await {
+            // At REPEATABLE READ and above PostgreSQL does not judge by what is there now.
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("40001") => false,
+            moved => moved.map_err(|error| self.about(trouble(operation, error)))?,
+        };
+        if moved {
+            return Ok(Some(tx));
+        }
+        tx.rollback().await.map_err(|error| self.about(trouble(operation, error)))?;
+        Ok(None)
+    }
+
+    /// Lets the handler do its work, and looks whether the transaction still holds all of it.
+    async fn handle(
+        &self,
+        tx: &mut Transaction<'static, DB>,
+        event: &MailEvent,
+        to: &Position,
+    ) -> Result<()> {
+        let operation = "handle an event";
+        caught(operation, self.handler.handle(&mut *tx, event)).await?;
+        let seen = DB::load(&mut *tx, &self.key).await;
+        let lost = "the transaction failed or was ended underneath the handler; it must return the \
+                    errors that the database gives it, and leave COMMIT and ROLLBACK alone";
+        match seen {
+            Ok(Some(position)) if position == *to => Ok(()),
+            Ok(_) => Err(Error::new(ErrorKind::InvalidState, operation, lost)),
+            Err(error) => {
+                let text = format!("{lost} ({error})");
+                Err(Error::new(ErrorKind::InvalidState, operation, text).with_source(error))
+            }
+        }
+    }
+
+    /// Commits; where the answer is an error, the cursor tells what became of it.
+    async fn commit(
+        &self,
+        tx: Transaction<'static, DB>,
+        from: &Position,
+        to: &Position,
+    ) -> Result<Committed> {
+        let Err(error) = tx.commit().await else { return Ok(Committed::Yes) };
+        let error = trouble("commit what an event's handler did", error);
+        let position = self.position().await.map_err(|unknown| {
+            let text = format!("{} ({})", error.message(), unknown.message());
+            self.about(Error::new(ErrorKind::Uncertain, error.operation(), text))
+        })?;
+        Ok(match position {
+            position if position == *to => Committed::Yes,
+            // If the COMMIT still runs on the server, the next try waits for it, and finds the cursor
+            // moved.
+            position if position == *from => Committed::No(error),
+            _ => Committed::Overtaken,
+        })
+    }
+
+    /// Reports a failure, and passes the event over if it was one too many.
+    async fn failed(
+        &mut self,
+        from: &Position,
+        to: &Position,
+        event: &MailEvent,
+        error: &Error,
+    ) -> Result<End> {
+        let (failures, pause) = self.backoff.failed(Some(event.id), self.clock.now(), luck());
+        if self.patience.is_none_or(|most| failures < most.get()) {
+            self.report(Some(event), error, failures, Some(pause)).await;
+            return Ok(End::Waits(pause));
+        }
+        let Some(tx) = self.begin(from, to).await? else { return Ok(End::Moved) };
+        if let Committed::No(error) = self.commit(tx, from, to).await? {
+            return Err(self.about(error));
+        }
+        self.backoff.clear();
+        self.report(Some(event), error, failures, None).await;
+        Ok(End::PassedOver)
+    }
+
+    /// Where the cursor stands; it is made if there is none.
+    async fn position(&self) -> Result<Position> {
+        if let Some(position) = self.load().await? {
+            return Ok(position);
+        }
+        let first = self.find(self.first).await?;
+        self.row(&first).await
+    }
+
+    /// Where the cursor stands; it is made at `first` if there is none.
+    async fn row(&self, first: &Position) -> Result<Position> {
+        let operation = "make an event cursor";
+        let mut connection =
+            self.pool.acquire().await.map_err(|error| trouble(operation, error))?;
+        match DB::create(&mut connection, &self.key, first).await {
+            Ok(()) => return Ok(first.clone()),
+            // Somebody else was first.
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {}
+            Err(error) => return Err(self.about(trouble(operation, error))),
+        }
+        drop(connection);
+        let text = "the cursor was there, and is gone: somebody deletes rows of sendmail_cursor";
+        let gone = || self.about(Error::new(ErrorKind::Busy, operation, text));
+        self.load().await?.ok_or_else(gone)
+    }
+
+    async fn load(&self) -> Result<Option<Position>> {
+        let operation = "read the event cursor";
+        let mut connection =
+            self.pool.acquire().await.map_err(|error| trouble(operation, error))?;
+        let loaded = DB::load(&mut connection, &self.key).await;
+        loaded.map_err(|error| self.about(trouble(operation, error)))
+    }
+
+    /// Where `start` is in the log.
+    async fn find(&self, start: StartAt) -> Result<Position> {
+        let mut position = Position::OLDEST;
+        while start == StartAt::Now {
+            let page = self.read(&position, PAGE * 10).await?;
+            let Some((cursor, _)) = page.events.last() else { break };
+            position = cursor.into();
+        }
+        Ok(position)
+    }
+
+    async fn read(&self, position: &Position, limit: usize) -> Result<EventPage> {
+        let read = self.source.log().read(position.cursor(), limit).await;
+        read.map_err(|error| match error.kind() {
+            ErrorKind::CursorExpired | ErrorKind::InvalidInput => self.astray(error),
+            _ => self.about(error),
+        })
+    }
+
+    /// The error of a cursor with which the log can do nothing, with what can be done.
+    fn astray(&self, error: Error) -> Error {
+        let text = format!(
+            "{}; decide where to go on: SqlEventConsumer::start_at(StartAt::Oldest) handles all that is \
+             kept, also what was handled before; StartAt::Now none of it",
+            error.message()
+        );
+        let mut told = Error::new(error.kind(), error.operation(), text).permanent();
+        for (key, value) in error.context() {
+            told = told.with(key, value);
+        }
+        self.about(told.with_source(error))
+    }
+
+    /// Says whose error it is.
+    fn about(&self, error: Error) -> Error {
+        error.with("consumer", &self.key.consumer).with("queue", &self.key.queue)
+    }
+
+    /// Tells the hook; if that panics too, there is nobody left to tell.
+    async fn report(
+        &self,
+        event: Option<&MailEvent>,
+        error: &Error,
+        failures: u32,
+        retry_after: Option<Duration>,
+    ) {
+        let trouble = EventTrouble { event, error, failures, retry_after };
+        let told = async {
+            (self.on_trouble)(&trouble);
+            Ok(())
+        };
+        let _ = caught("report an event that failed", told).await;
+    }
+}
+
+impl<DB: EventDatabase> fmt::Debug for SqlEventConsumer<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlEventConsumer").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// What became of one event.
+enum End {
+    Handled,
+    PassedOver,
+    Waits(Duration),
+    /// Somebody else has moved the cursor.
+    Moved,
+}
+
+/// What became of one transaction.
+enum Committed {
+    Yes,
+    /// The cursor is somewhere else by now.
+    Overtaken,
+    No(Error),
+}
+
+fn luck() -> f64 {
+    fastrand::f64()
+}
