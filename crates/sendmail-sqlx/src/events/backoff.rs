@@ -57,7 +57,9 @@ impl Backoff {
 fn pause_after(failures: u32, luck: f64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let pause = FIRST.saturating_mul(1 << doublings).min(LONGEST);
-    pause.mul_f64(1.0 - SPREAD + 2.0 * SPREAD * luck.clamp(0.0, 1.0))
+    let spread = pause.mul_f64(1.0 - SPREAD + 2.0 * SPREAD * luck.clamp(0.0, 1.0));
+    // In the clock's unit, so that who waits so long has waited long enough.
+    Duration::from_millis(u64::try_from(spread.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

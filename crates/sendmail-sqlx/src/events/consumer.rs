@@ -5,11 +5,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sendmail_core::{Clock, Cursor, Error, ErrorKind, EventPage, MailEvent, Result};
-use sqlx::{Pool, Transaction};
+use sendmail_core::{Clock, Error, ErrorKind, EventPage, MailEvent, Result};
+use sqlx::Pool;
 
+use super::attempt::{Attempt, Work, attempt};
 use super::backoff::Backoff;
-use super::cursor::{EventDatabase, Position, RowKey, index_behind};
+use super::cursor::{EventDatabase, Position, RowKey, Step, index_behind};
 use super::handler::{EventSource, EventTrouble, SqlEventHandler, StartAt, TroubleHook};
 use super::panics::caught;
 use super::trouble::trouble;
@@ -191,7 +192,8 @@ impl<DB: EventDatabase> SqlEventConsumer<DB> {
             }
             let mut next = 0;
             while let Some((cursor, event)) = page.events.get(next) {
-                match self.consume(&position, cursor, event).await? {
+                let behind = Position::at(cursor);
+                match self.consume(&position, &behind, event).await? {
                     End::Handled => consumed.handled += 1,
                     End::PassedOver => consumed.passed_over += 1,
                     End::Waits(pause) => {
@@ -205,7 +207,7 @@ impl<DB: EventDatabase> SqlEventConsumer<DB> {
                         continue;
                     }
                 }
-                position = cursor.into();
+                position = behind;
                 next += 1;
             }
         }
@@ -260,99 +262,50 @@ impl<DB: EventDatabase> SqlEventConsumer<DB> {
         set.map_err(|error| self.about(trouble(operation, error)))
     }
 
-    /// Handles one event, in a transaction of its own.
-    async fn consume(&mut self, from: &Position, to: &Cursor, event: &MailEvent) -> Result<End> {
+    /// Handles one event, in a transaction of its own, if its time has come.
+    async fn consume(&mut self, from: &Position, to: &Position, event: &MailEvent) -> Result<End> {
         if let Some(left) = self.backoff.wait(event.id, self.clock.now()) {
             return Ok(End::Waits(left));
         }
-        let to = Position::from(to);
-        let Some(mut tx) = self.begin(from, &to).await? else {
-            self.backoff.clear();
-            return Ok(End::Moved);
-        };
-        let handled = match self.handle(&mut tx, event, &to).await {
-            Ok(()) => self.commit(tx, from, &to).await?,
-            Err(error) => {
-                // If that fails, the connection is closed, which does the same.
-                let _ = tx.rollback().await;
-                Committed::No(error)
-            }
-        };
-        match handled {
-            Committed::Yes => {
+        let work = Work { handler: &*self.handler, event };
+        match self.step(from, to, Some(work)).await? {
+            Stepped::Done => {
                 self.backoff.clear();
                 Ok(End::Handled)
             }
-            Committed::Overtaken => {
+            Stepped::Moved => {
                 self.backoff.clear();
                 Ok(End::Moved)
             }
-            Committed::No(error) => self.failed(from, &to, event, &error).await,
+            Stepped::Failed(error) => self.failed(from, to, event, &error).await,
         }
     }
 
-    /// Begins a transaction and moves the cursor in it; nothing if it is not at `from` any more.
-    async fn begin(
+    /// Moves the cursor, and does the work with it. Where the COMMIT was not confirmed, the cursor tells.
+    async fn step(
         &self,
         from: &Position,
         to: &Position,
-    ) -> Result<Option<Transaction<'static, DB>>> {
-        let operation = "begin to handle an event";
-        let begun = self.pool.begin_with(DB::BEGIN).await;
-        let mut tx = begun.map_err(|error| self.about(trouble(operation, error)))?;
-        let moved = match DB::advance(&mut tx, &self.key, from, to).await {
-            // At REPEATABLE READ and above PostgreSQL does not judge by what is there now.
-            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("40001") => false,
-            moved => moved.map_err(|error| self.about(trouble(operation, error)))?,
+        work: Option<Work<'_, DB>>,
+    ) -> Result<Stepped> {
+        let step = Step { key: &self.key, from, to };
+        let attempted = attempt(&self.pool, step, work).await;
+        let error = match attempted.map_err(|error| self.about(error))? {
+            Attempt::Committed => return Ok(Stepped::Done),
+            Attempt::Moved => return Ok(Stepped::Moved),
+            Attempt::Failed(error) => return Ok(Stepped::Failed(error)),
+            Attempt::Unknown(error) => error,
         };
-        if moved {
-            return Ok(Some(tx));
-        }
-        tx.rollback().await.map_err(|error| self.about(trouble(operation, error)))?;
-        Ok(None)
-    }
-
-    /// Lets the handler do its work, and looks whether the transaction still holds all of it.
-    async fn handle(
-        &self,
-        tx: &mut Transaction<'static, DB>,
-        event: &MailEvent,
-        to: &Position,
-    ) -> Result<()> {
-        let operation = "handle an event";
-        caught(operation, self.handler.handle(&mut *tx, event)).await?;
-        let seen = DB::load(&mut *tx, &self.key).await;
-        let lost = "the transaction failed or was ended underneath the handler; it must return the \
-                    errors that the database gives it, and leave COMMIT and ROLLBACK alone";
-        match seen {
-            Ok(Some(position)) if position == *to => Ok(()),
-            Ok(_) => Err(Error::new(ErrorKind::InvalidState, operation, lost)),
-            Err(error) => {
-                let text = format!("{lost} ({error})");
-                Err(Error::new(ErrorKind::InvalidState, operation, text).with_source(error))
-            }
-        }
-    }
-
-    /// Commits; where the answer is an error, the cursor tells what became of it.
-    async fn commit(
-        &self,
-        tx: Transaction<'static, DB>,
-        from: &Position,
-        to: &Position,
-    ) -> Result<Committed> {
-        let Err(error) = tx.commit().await else { return Ok(Committed::Yes) };
-        let error = trouble("commit what an event's handler did", error);
         let position = self.position().await.map_err(|unknown| {
             let text = format!("{} ({})", error.message(), unknown.message());
             self.about(Error::new(ErrorKind::Uncertain, error.operation(), text))
         })?;
         Ok(match position {
-            position if position == *to => Committed::Yes,
+            position if position == *to => Stepped::Done,
             // If the COMMIT still runs on the server, the next try waits for it, and finds the cursor
             // moved.
-            position if position == *from => Committed::No(error),
-            _ => Committed::Overtaken,
+            position if position == *from => Stepped::Failed(error),
+            _ => Stepped::Moved,
         })
     }
 
@@ -369,9 +322,10 @@ impl<DB: EventDatabase> SqlEventConsumer<DB> {
             self.report(Some(event), error, failures, Some(pause)).await;
             return Ok(End::Waits(pause));
         }
-        let Some(tx) = self.begin(from, to).await? else { return Ok(End::Moved) };
-        if let Committed::No(error) = self.commit(tx, from, to).await? {
-            return Err(self.about(error));
+        match self.step(from, to, None).await? {
+            Stepped::Done => {}
+            Stepped::Moved => return Ok(End::Moved),
+            Stepped::Failed(error) => return Err(self.about(error)),
         }
         self.backoff.clear();
         self.report(Some(event), error, failures, None).await;
@@ -418,7 +372,7 @@ impl<DB: EventDatabase> SqlEventConsumer<DB> {
         while start == StartAt::Now {
             let page = self.read(&position, PAGE * 10).await?;
             let Some((cursor, _)) = page.events.last() else { break };
-            position = cursor.into();
+            position = Position::at(cursor);
         }
         Ok(position)
     }
@@ -482,12 +436,13 @@ enum End {
     Moved,
 }
 
-/// What became of one transaction.
-enum Committed {
-    Yes,
-    /// The cursor is somewhere else by now.
-    Overtaken,
-    No(Error),
+/// What became of one move of the cursor.
+enum Stepped {
+    Done,
+    /// Somebody else has moved it.
+    Moved,
+    /// It is where it was.
+    Failed(Error),
 }
 
 fn luck() -> f64 {

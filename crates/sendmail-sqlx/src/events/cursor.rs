@@ -21,15 +21,20 @@ pub struct RowKey {
 impl Position {
     pub(super) const OLDEST: Self = Self(String::new());
 
+    pub(super) fn at(cursor: &Cursor) -> Self {
+        Self(cursor.as_str().to_owned())
+    }
+
     pub(super) fn cursor(&self) -> Option<Cursor> {
         (!self.0.is_empty()).then(|| Cursor::new(self.0.as_str()))
     }
 }
 
-impl From<&Cursor> for Position {
-    fn from(cursor: &Cursor) -> Self {
-        Self(cursor.as_str().to_owned())
-    }
+/// A move of the cursor.
+pub struct Step<'a> {
+    pub(super) key: &'a RowKey,
+    pub(super) from: &'a Position,
+    pub(super) to: &'a Position,
 }
 
 /// Where to go on in `page` from `position`; nothing if its cursor is not in it.
@@ -38,7 +43,7 @@ pub(super) fn index_behind(page: &EventPage, position: &Position) -> Option<usiz
 }
 
 pub(super) mod sealed {
-    use super::{Position, RowKey, async_trait};
+    use super::{Position, RowKey, Step, async_trait};
 
     /// What is said to each database in its own words.
     #[async_trait]
@@ -56,14 +61,9 @@ pub(super) mod sealed {
             position: &Position,
         ) -> sqlx::Result<()>;
 
-        /// Moves the row to `to` if it stands at `from`, and keeps it locked until the transaction
-        /// ends. Whether it did. Waits for whoever has it locked, and judges by what is there then.
-        async fn advance(
-            tx: &mut Self::Connection,
-            key: &RowKey,
-            from: &Position,
-            to: &Position,
-        ) -> sqlx::Result<bool>;
+        /// Moves the row if it stands where the step begins, and keeps it locked until the
+        /// transaction ends. Whether it did. Waits for whoever has it locked, and judges by what is there then.
+        async fn advance(tx: &mut Self::Connection, step: &Step<'_>) -> sqlx::Result<bool>;
 
         /// Moves the row to `to`, wherever it stands.
         async fn set(tx: &mut Self::Connection, key: &RowKey, to: &Position) -> sqlx::Result<()>;
@@ -107,17 +107,12 @@ macro_rules! cursor_table {
                 query.execute(tx).await.map(|_| ())
             }
 
-            async fn advance(
-                tx: &mut Self::Connection,
-                key: &RowKey,
-                from: &Position,
-                to: &Position,
-            ) -> sqlx::Result<bool> {
+            async fn advance(tx: &mut Self::Connection, step: &Step<'_>) -> sqlx::Result<bool> {
                 let query = sqlx::query::<Self>($advance)
-                    .bind(&to.0)
-                    .bind(&key.consumer)
-                    .bind(key.queue.as_str())
-                    .bind(&from.0);
+                    .bind(&step.to.0)
+                    .bind(&step.key.consumer)
+                    .bind(step.key.queue.as_str())
+                    .bind(&step.from.0);
                 Ok(query.execute(tx).await?.rows_affected() == 1)
             }
 

@@ -2,6 +2,7 @@
 //!
 //! [`SqlEventConsumer`] says how, and what it asks of a handler.
 
+mod attempt;
 mod backoff;
 mod consumer;
 mod cursor;

@@ -8,12 +8,11 @@ pub(super) fn trouble(operation: &'static str, error: sqlx::Error) -> Error {
     let (kind, temporary, text) = match &error {
         sqlx::Error::Database(database) => judge(database.as_ref()),
         sqlx::Error::PoolTimedOut => {
-            let text = "no connection became free in time; give the pool more, or find who keeps them";
+            let text =
+                "no connection became free in time; give the pool more, or find who keeps them";
             (ErrorKind::Timeout, true, text.to_owned())
         }
-        sqlx::Error::PoolClosed => {
-            (ErrorKind::Cancelled, false, "the pool was closed".to_owned())
-        }
+        sqlx::Error::PoolClosed => (ErrorKind::Cancelled, false, "the pool was closed".to_owned()),
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => {
             (ErrorKind::Io, true, format!("the connection to the database failed: {error}"))
         }
