@@ -3,9 +3,11 @@
 use async_trait::async_trait;
 use sendmail_core::{Cursor, EventPage, ResourceId};
 
+use crate::Engine;
+
 /// A database in which a consumer can keep its cursor: `sqlx::Postgres`, `sqlx::MySql` or
-/// `sqlx::Sqlite`, each behind the feature of its name.
-pub trait EventDatabase: sealed::CursorTable {}
+/// `sqlx::Sqlite`, each with its feature. It is sealed.
+pub trait EventDatabase: Engine + sealed::CursorTable {}
 
 /// A place in a log, as it stands in the row: a cursor, or nothing for the oldest event that is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]

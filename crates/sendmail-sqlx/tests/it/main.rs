@@ -1,6 +1,12 @@
-//! Tests of the crate from the outside, with what needs no server: SQLite.
+//! Attaching mail and handling events in SQLite, mostly with a queue that only records what it is asked.
+//!
+//! What PostgreSQL and MariaDB do is shown by the package `sendmail-tests`, which has servers for it.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-#![cfg(feature = "sqlite")]
-#![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
-
+mod attach;
+mod dropped;
 mod events;
+mod migrate;
+mod refused;
+mod savepoint;
+mod scene;
