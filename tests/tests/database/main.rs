@@ -1,4 +1,5 @@
 //! With real database servers.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
 
+mod events;
 mod smoke;
