@@ -68,7 +68,7 @@
 //!
 //! `sendmail_database` (which database this is), `sendmail_marker` and `sendmail_cursor`. `migrate` makes
 //! them, or the texts in [`migrations`], run by whatever runs yours. The application's role needs SELECT
-//! on the first, and SELECT, INSERT and DELETE on the others.
+//! on the first, and SELECT, INSERT and DELETE on the second.
 //!
 //! # Other drivers
 //!
