@@ -71,7 +71,10 @@ async fn run(Arguments { role, database }: &Arguments) -> Result<()> {
 
 async fn play<DB: Effects>(role: &Role, pool: Pool<DB>) -> Result<()> {
     match role {
-        Role::Prepare => DB::prepare(&pool).await?,
+        Role::Prepare => {
+            sendmail_sqlx::migrate(&pool).await?;
+            DB::prepare(&pool).await?;
+        }
         Role::Follow { queue } => consumer(queue, pool).await?.follow(PAUSE).await?,
         Role::Once { queue } => {
             let consumed = consumer(queue, pool).await?.poll().await?;
@@ -135,14 +138,13 @@ trait Effects: EventDatabase {
 }
 
 macro_rules! effects {
-    ($database:ty, $migration:literal, $note:literal) => {
+    ($database:ty, $note:literal) => {
         #[async_trait]
         impl Effects for $database {
             async fn prepare(pool: &Pool<Self>) -> sqlx::Result<()> {
                 let tables = "CREATE TABLE effect (event varchar(36) NOT NULL);
                     CREATE TABLE tally (total bigint NOT NULL);
                     INSERT INTO tally (total) VALUES (0);";
-                sqlx::raw_sql(include_str!($migration)).execute(pool).await?;
                 sqlx::raw_sql(tables).execute(pool).await.map(|_| ())
             }
 
@@ -164,18 +166,6 @@ macro_rules! effects {
     };
 }
 
-effects!(
-    Postgres,
-    "../../../crates/sendmail-sqlx/migrations/postgres.sql",
-    "INSERT INTO effect (event) VALUES ($1)"
-);
-effects!(
-    MySql,
-    "../../../crates/sendmail-sqlx/migrations/mysql.sql",
-    "INSERT INTO effect (event) VALUES (?)"
-);
-effects!(
-    Sqlite,
-    "../../../crates/sendmail-sqlx/migrations/sqlite.sql",
-    "INSERT INTO effect (event) VALUES (?)"
-);
+effects!(Postgres, "INSERT INTO effect (event) VALUES ($1)");
+effects!(MySql, "INSERT INTO effect (event) VALUES (?)");
+effects!(Sqlite, "INSERT INTO effect (event) VALUES (?)");
