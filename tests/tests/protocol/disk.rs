@@ -147,3 +147,50 @@ impl File {
 fn bit(names: u8) -> u16 {
     1 << names
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{DISCARDED, Disk, File, NEW, STAGED, TMP};
+
+    /// A file that was synced, renamed to `.staged/`, and from there to `new/`; after each rename the
+    /// directories in `synced` were synced.
+    fn moved(disk: Disk, synced: [&[u8]; 2]) -> File {
+        let mut file = File::written();
+        file.sync();
+        for ((from, to), synced) in [(TMP, STAGED), (STAGED, NEW)].into_iter().zip(synced) {
+            assert!(file.rename(from, to, disk));
+            synced.iter().for_each(|directory| file.sync_directory(*directory, disk));
+        }
+        file
+    }
+
+    fn check(file: File, names: &[u8]) {
+        assert_eq!(file.cuts().map(|file| file.names).collect::<Vec<_>>(), names);
+    }
+
+    #[test]
+    fn only_the_directory_that_a_rename_leads_to_makes_it_certain() {
+        check(moved(Disk::Measured, [&[], &[]]), &[0, TMP, STAGED, NEW]);
+        check(moved(Disk::Measured, [&[STAGED], &[]]), &[STAGED, NEW]);
+        check(moved(Disk::Measured, [&[STAGED], &[STAGED]]), &[STAGED, NEW]);
+        check(moved(Disk::Measured, [&[STAGED], &[NEW]]), &[NEW]);
+        check(moved(Disk::Torn, [&[STAGED], &[]]), &[0, STAGED, NEW]);
+    }
+
+    #[test]
+    fn on_the_weak_disk_the_old_name_may_be_there_too() {
+        check(moved(Disk::Weak, [&[STAGED], &[]]), &[STAGED, TMP | STAGED, NEW]);
+        check(moved(Disk::Weak, [&[STAGED], &[NEW]]), &[NEW, STAGED | NEW]);
+        check(moved(Disk::Weak, [&[STAGED], &[NEW, STAGED]]), &[NEW]);
+        check(moved(Disk::Weak, [&[STAGED], &[STAGED, NEW]]), &[NEW]);
+    }
+
+    #[test]
+    fn content_that_is_not_synced_may_be_torn() {
+        assert_eq!(File::written().cuts().count(), 3, "gone, whole or torn");
+        let mut gone = moved(Disk::Measured, [&[], &[]]);
+        assert!(!gone.rename(TMP | STAGED, DISCARDED, Disk::Measured), "it is somewhere else");
+        gone.take_out();
+        assert_eq!(gone, File::NONE);
+    }
+}

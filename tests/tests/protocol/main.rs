@@ -19,14 +19,17 @@ mod scenes;
 mod search;
 mod steps;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use disk::Disk;
-use model::{Violation, World};
+use model::{State, Violation, World};
 use mutations::{Effect, Mutation};
 use protocol::Protocol;
 use scenes::Scene;
-use search::{Wrong, explore};
+use search::{Model, Next, Wrong, explore};
+use steps::Step;
 
 #[test]
 fn the_protocol_holds_in_every_small_scene() {
@@ -66,6 +69,54 @@ fn every_rule_is_needed() {
 #[test]
 fn disks_and_databases_that_lie_are_noticed() {
     check_mutations(mutations::of_assumptions());
+}
+
+/// A model in which something never happens shows nothing about it.
+#[test]
+fn everything_happens_that_can() {
+    let protocol = Protocol::default();
+    let mut seen = BTreeSet::new();
+    for scene in Scene::all() {
+        let world = World { protocol: &protocol, scene: &scene, past_disagreement: false };
+        let watched = Watched { world, kinds: RefCell::default() };
+        assert!(explore(&watched).wrong.is_none());
+        seen.append(&mut watched.kinds.borrow_mut());
+    }
+    // What only a broken rule makes possible is not among them.
+    let kinds = "Attach CarryOutCommit CarryOutInsert CarryOutTombstone Clean CleanTombstone CrashServer \
+                 CutFence CutSession Deliver EndSession Exit Fence Finish GiveUp KillApplication \
+                 KillProcess Look LoseTombstone PowerCut RollBack RollBackTo SendCommit";
+    assert_eq!(seen, kinds.split(' ').map(str::to_owned).collect());
+}
+
+/// Notes the kinds of the steps that are met.
+struct Watched<'a> {
+    world: World<'a>,
+    kinds: RefCell<BTreeSet<String>>,
+}
+
+impl Model for Watched<'_> {
+    type State = State;
+    type Step = Step;
+    type Violation = Violation;
+
+    fn start(&self) -> State {
+        self.world.start()
+    }
+
+    fn steps(&self, state: &State, to: &mut Next<Self>) {
+        self.world.steps(state, to);
+        let kind = |step: &Step| format!("{step:?}").split('(').next().map(str::to_owned);
+        self.kinds.borrow_mut().extend(to.iter().filter_map(|(step, _)| kind(step)));
+    }
+
+    fn is_fault(step: &Step) -> bool {
+        step.is_fault()
+    }
+
+    fn is_settled(&self, state: &State) -> bool {
+        self.world.is_settled(state)
+    }
 }
 
 /// Explores all of each scene; nothing may go wrong.
