@@ -102,6 +102,20 @@ async fn refused_failed_transaction_postgres() {
     nothing_is_left(&shop).await;
 }
 
+#[tokio::test]
+async fn refused_without_rights_postgres() {
+    let test = "refused_without_rights_postgres";
+    let Some(shop) = Shop::<Postgres>::open(test).await else { return };
+    let mut tx = shop.pool.begin().await.unwrap();
+    let role = "CREATE ROLE sendmail_stranger; SET LOCAL ROLE sendmail_stranger";
+    Postgres::run(&mut tx, role).await.unwrap();
+    let error = shop.attach(&mut tx).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    assert!(error.message().contains("grant it SELECT"), "{error}");
+    tx.rollback().await.unwrap();
+    nothing_is_left(&shop).await;
+}
+
 /// A crash of the server would empty the table.
 #[tokio::test]
 async fn refused_unlogged_table_postgres() {
