@@ -150,19 +150,30 @@ async fn commits_by_itself<DB: Failing>(test: &str) {
 
 /// At REPEATABLE READ, where a row that another has changed is an error on PostgreSQL.
 async fn shares_its_name<DB: Failing>(test: &str) {
+    let level = "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ";
+    // MariaDB does not know this text, and has this level by default.
+    share::<DB>(test, level).await;
+}
+
+/// A connection that is in a transaction always would see the cursor as it once was.
+#[tokio::test]
+async fn event_without_autocommit_mariadb() {
+    share::<MySql>("event_without_autocommit_mariadb", "SET autocommit = 0").await;
+}
+
+/// Four consumers of one name, whose connections were told `setting`, share the events.
+async fn share<DB: Failing>(test: &str, setting: &'static str) {
     const EVENTS: usize = 200;
     let Some(shop) = Shop::<DB>::open(test).await else { return };
     log_events(&shop, EVENTS).await;
-    let strict = PoolOptions::new().max_connections(8).after_connect(|connection, _| {
-        let level = "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ";
+    let set = PoolOptions::new().max_connections(8).after_connect(move |connection, _| {
         Box::pin(async move {
-            // The one or the other; MariaDB's own default is this level.
-            let _ = DB::run(connection, level).await;
+            let _ = DB::run(connection, setting).await;
             Ok(())
         })
     });
     let options = shop.pool.connect_options().as_ref().clone();
-    let pool: Pool<DB> = strict.connect_with(options).await.unwrap();
+    let pool: Pool<DB> = set.connect_with(options).await.unwrap();
     let handler = Arc::new(Handler::default());
     let mut tasks = Vec::new();
     let mut all_told = Vec::new();

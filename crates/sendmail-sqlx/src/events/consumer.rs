@@ -5,15 +5,15 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sendmail_core::{Clock, Error, ErrorKind, EventPage, MailEvent, Result};
+use sendmail_core::{Clock, Error, ErrorKind, MailEvent, Result};
 use sqlx::Pool;
 
-use super::attempt::{Attempt, Work, attempt};
+use super::attempt::Work;
 use super::backoff::Backoff;
-use super::cursor::{EventDatabase, Position, RowKey, Step, index_behind};
+use super::cursor::{EventDatabase, Position, RowKey, index_behind};
 use super::handler::{EventSource, EventTrouble, SqlEventHandler, StartAt, TroubleHook};
 use super::panics::caught;
-use super::trouble::trouble;
+use super::place::{Place, Stepped};
 
 /// How many events are read at once.
 const PAGE: usize = 100;
@@ -93,13 +93,10 @@ const PAGE: usize = 100;
 /// # }
 /// ```
 pub struct SqlEventConsumer<DB: EventDatabase> {
-    source: EventSource,
-    key: RowKey,
-    pool: Pool<DB>,
+    place: Place<DB>,
     clock: Arc<dyn Clock>,
     handler: Arc<dyn SqlEventHandler<DB>>,
     on_trouble: TroubleHook,
-    first: StartAt,
     patience: Option<NonZeroU32>,
     backoff: Backoff,
 }
@@ -142,13 +139,10 @@ impl<DB: EventDatabase> SqlEventConsumer<DB> {
         }
         let key = RowKey { consumer: name.to_owned(), queue: source.queue().clone() };
         Ok(Self {
-            source,
-            key,
-            pool,
+            place: Place::new(source, key, pool),
             clock,
             handler,
             on_trouble,
-            first: StartAt::default(),
             patience: None,
             backoff: Backoff::default(),
         })
@@ -158,7 +152,7 @@ impl<DB: EventDatabase> SqlEventConsumer<DB> {
     /// event that is kept.
     #[must_use]
     pub fn starting_at(mut self, first: StartAt) -> Self {
-        self.first = first;
+        self.place.first = first;
         self
     }
 
@@ -184,9 +178,9 @@ impl<DB: EventDatabase> SqlEventConsumer<DB> {
     /// and succeeds; the cursor tells.
     pub async fn poll(&mut self) -> Result<Consumed> {
         let mut consumed = Consumed::default();
-        let mut position = self.position().await?;
+        let mut position = self.place.position().await?;
         loop {
-            let page = self.read(&position, PAGE).await?;
+            let page = self.place.read(&position, PAGE).await?;
             if page.events.is_empty() {
                 return Ok(consumed);
             }
@@ -201,7 +195,7 @@ impl<DB: EventDatabase> SqlEventConsumer<DB> {
                         return Ok(consumed);
                     }
                     End::Moved => {
-                        position = self.position().await?;
+                        position = self.place.position().await?;
                         let Some(index) = index_behind(&page, &position) else { break };
                         next = index;
                         continue;
@@ -253,13 +247,7 @@ impl<DB: EventDatabase> SqlEventConsumer<DB> {
     ///
     /// Cancel safe: it is moved or it is not.
     pub async fn start_at(&self, start: StartAt) -> Result<()> {
-        let operation = "move the event cursor";
-        let position = self.find(start).await?;
-        self.row(&position).await?;
-        let mut connection =
-            self.pool.acquire().await.map_err(|error| trouble(operation, error))?;
-        let set = DB::set(&mut connection, &self.key, &position).await;
-        set.map_err(|error| self.about(trouble(operation, error)))
+        self.place.start_at(start).await
     }
 
     /// Handles one event, in a transaction of its own, if its time has come.
@@ -268,7 +256,7 @@ impl<DB: EventDatabase> SqlEventConsumer<DB> {
             return Ok(End::Waits(left));
         }
         let work = Work { handler: &*self.handler, event };
-        match self.step(from, to, Some(work)).await? {
+        match self.place.step(from, to, Some(work)).await? {
             Stepped::Done => {
                 self.backoff.clear();
                 Ok(End::Handled)
@@ -279,34 +267,6 @@ impl<DB: EventDatabase> SqlEventConsumer<DB> {
             }
             Stepped::Failed(error) => self.failed(from, to, event, &error).await,
         }
-    }
-
-    /// Moves the cursor, and does the work with it. Where the COMMIT was not confirmed, the cursor tells.
-    async fn step(
-        &self,
-        from: &Position,
-        to: &Position,
-        work: Option<Work<'_, DB>>,
-    ) -> Result<Stepped> {
-        let step = Step { key: &self.key, from, to };
-        let attempted = attempt(&self.pool, step, work).await;
-        let error = match attempted.map_err(|error| self.about(error))? {
-            Attempt::Committed => return Ok(Stepped::Done),
-            Attempt::Moved => return Ok(Stepped::Moved),
-            Attempt::Failed(error) => return Ok(Stepped::Failed(error)),
-            Attempt::Unknown(error) => error,
-        };
-        let position = self.position().await.map_err(|unknown| {
-            let text = format!("{} ({})", error.message(), unknown.message());
-            self.about(Error::new(ErrorKind::Uncertain, error.operation(), text))
-        })?;
-        Ok(match position {
-            position if position == *to => Stepped::Done,
-            // If the COMMIT still runs on the server, the next try waits for it, and finds the cursor
-            // moved.
-            position if position == *from => Stepped::Failed(error),
-            _ => Stepped::Moved,
-        })
     }
 
     /// Reports a failure, and passes the event over if it was one too many.
@@ -322,86 +282,14 @@ impl<DB: EventDatabase> SqlEventConsumer<DB> {
             self.report(Some(event), error, failures, Some(pause)).await;
             return Ok(End::Waits(pause));
         }
-        match self.step(from, to, None).await? {
+        match self.place.step(from, to, None).await? {
             Stepped::Done => {}
             Stepped::Moved => return Ok(End::Moved),
-            Stepped::Failed(error) => return Err(self.about(error)),
+            Stepped::Failed(error) => return Err(self.place.about(error)),
         }
         self.backoff.clear();
         self.report(Some(event), error, failures, None).await;
         Ok(End::PassedOver)
-    }
-
-    /// Where the cursor stands; it is made if there is none.
-    async fn position(&self) -> Result<Position> {
-        if let Some(position) = self.load().await? {
-            return Ok(position);
-        }
-        let first = self.find(self.first).await?;
-        self.row(&first).await
-    }
-
-    /// Where the cursor stands; it is made at `first` if there is none.
-    async fn row(&self, first: &Position) -> Result<Position> {
-        let operation = "make an event cursor";
-        let mut connection =
-            self.pool.acquire().await.map_err(|error| trouble(operation, error))?;
-        match DB::create(&mut connection, &self.key, first).await {
-            Ok(()) => return Ok(first.clone()),
-            // Somebody else was first.
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {}
-            Err(error) => return Err(self.about(trouble(operation, error))),
-        }
-        drop(connection);
-        let text = "the cursor was there, and is gone: somebody deletes rows of sendmail_cursor";
-        let gone = || self.about(Error::new(ErrorKind::Busy, operation, text));
-        self.load().await?.ok_or_else(gone)
-    }
-
-    async fn load(&self) -> Result<Option<Position>> {
-        let operation = "read the event cursor";
-        let mut connection =
-            self.pool.acquire().await.map_err(|error| trouble(operation, error))?;
-        let loaded = DB::load(&mut connection, &self.key).await;
-        loaded.map_err(|error| self.about(trouble(operation, error)))
-    }
-
-    /// Where `start` is in the log.
-    async fn find(&self, start: StartAt) -> Result<Position> {
-        let mut position = Position::OLDEST;
-        while start == StartAt::Now {
-            let page = self.read(&position, PAGE * 10).await?;
-            let Some((cursor, _)) = page.events.last() else { break };
-            position = Position::at(cursor);
-        }
-        Ok(position)
-    }
-
-    async fn read(&self, position: &Position, limit: usize) -> Result<EventPage> {
-        let read = self.source.log().read(position.cursor(), limit).await;
-        read.map_err(|error| match error.kind() {
-            ErrorKind::CursorExpired | ErrorKind::InvalidInput => self.astray(error),
-            _ => self.about(error),
-        })
-    }
-
-    /// The error of a cursor with which the log can do nothing, with what can be done.
-    fn astray(&self, error: Error) -> Error {
-        let text = format!(
-            "{}; decide where to go on: SqlEventConsumer::start_at(StartAt::Oldest) handles all that is \
-             kept, also what was handled before; StartAt::Now none of it",
-            error.message()
-        );
-        let mut told = Error::new(error.kind(), error.operation(), text).permanent();
-        for (key, value) in error.context() {
-            told = told.with(key, value);
-        }
-        self.about(told.with_source(error))
-    }
-
-    /// Says whose error it is.
-    fn about(&self, error: Error) -> Error {
-        error.with("consumer", &self.key.consumer).with("queue", &self.key.queue)
     }
 
     /// Tells the hook; if that panics too, there is nobody left to tell.
@@ -423,7 +311,7 @@ impl<DB: EventDatabase> SqlEventConsumer<DB> {
 
 impl<DB: EventDatabase> fmt::Debug for SqlEventConsumer<DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqlEventConsumer").field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("SqlEventConsumer").field("key", self.place.key()).finish_non_exhaustive()
     }
 }
 
@@ -434,15 +322,6 @@ enum End {
     Waits(Duration),
     /// Somebody else has moved the cursor.
     Moved,
-}
-
-/// What became of one move of the cursor.
-enum Stepped {
-    Done,
-    /// Somebody else has moved it.
-    Moved,
-    /// It is where it was.
-    Failed(Error),
 }
 
 fn luck() -> f64 {

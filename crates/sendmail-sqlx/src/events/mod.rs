@@ -8,6 +8,7 @@ mod consumer;
 mod cursor;
 mod handler;
 mod panics;
+mod place;
 mod trouble;
 
 pub use consumer::{Consumed, SqlEventConsumer};
