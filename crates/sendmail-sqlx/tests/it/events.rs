@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sendmail_core::{
-    Cursor, Error, ErrorKind, EventLog, EventPage, MailEvent, MailEventKind, Result, Timestamp,
+    Cursor, Envelope, Error, ErrorKind, EventLog, EventPage, MailEvent, MailEventKind, Message,
+    QueueStore as _, Result, Timestamp,
 };
-use sendmail_sqlx::{EventSource, EventTrouble, SqlEventConsumer, SqlEventHandler, StartAt};
-use sendmail_testkit::ManualClock;
+use sendmail_sqlx::{
+    AttachExt as _, EventSource, EventTrouble, SqlDelivery, SqlEventConsumer, SqlEventHandler,
+    StartAt,
+};
+use sendmail_testkit::{ManualClock, MemoryStore, attached};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{Executor as _, Sqlite, SqliteConnection, SqlitePool};
 
@@ -62,6 +66,8 @@ impl EventLog for Log {
 /// Writes a row for each event, and then ends as the script says: nothing left means well.
 #[derive(Default)]
 struct Answers {
+    /// Attaches a mail too, if there is one.
+    delivery: Option<SqlDelivery>,
     script: Mutex<Vec<End>>,
     calls: Mutex<usize>,
 }
@@ -84,6 +90,12 @@ impl SqlEventHandler<Sqlite> for Answers {
         *self.calls.lock().unwrap() += 1;
         let insert = sqlx::query("INSERT INTO effect (event) VALUES (?)");
         insert.bind(event.id.to_string()).execute(&mut *tx).await.unwrap();
+        if let Some(delivery) = &self.delivery {
+            let envelope = Envelope::parse("shop@example.org", ["alice@example.net"]).unwrap();
+            let text = b"Subject: What became of it\n\nIt was sent.\n";
+            let message = Message::from_raw(text, Timestamp::EPOCH, "example.org").unwrap();
+            delivery.attach(tx, envelope, message).await?;
+        }
         let next = self.script.lock().unwrap().pop();
         match next {
             None => {}
@@ -118,6 +130,10 @@ struct Scene {
 impl Scene {
     /// `script` is what becomes of the events, first first.
     async fn new(events: usize, script: &[End]) -> Self {
+        Self::with(events, script, 4).await
+    }
+
+    async fn with(events: usize, script: &[End], connections: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let options = SqliteConnectOptions::new()
             .filename(folder.path().join("db"))
@@ -125,16 +141,20 @@ impl Scene {
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(60))
             .journal_mode(SqliteJournalMode::Wal);
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.unwrap();
+        let pool = SqlitePoolOptions::new()
+            .max_connections(connections)
+            .connect_with(options)
+            .await
+            .unwrap();
         let tables = "CREATE TABLE effect (event TEXT NOT NULL);
             CREATE TABLE only (one INTEGER PRIMARY KEY); INSERT INTO only VALUES (1);
             CREATE TABLE child (parent INTEGER REFERENCES only (one) DEFERRABLE INITIALLY DEFERRED);";
-        pool.execute(sqlx::raw_sql(include_str!("../../migrations/sqlite.sql"))).await.unwrap();
+        sendmail_sqlx::migrate(&pool).await.unwrap();
         pool.execute(sqlx::raw_sql(tables)).await.unwrap();
         let log = Arc::new(Log::default());
         log.add(events);
         let script = Mutex::new(script.iter().rev().copied().collect());
-        let handler = Arc::new(Answers { script, calls: Mutex::default() });
+        let handler = Arc::new(Answers { script, ..Answers::default() });
         Self {
             _folder: folder,
             pool,
@@ -381,6 +401,42 @@ async fn drop_after<F: Future>(polls: u32, mut future: Pin<&mut F>) {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn mail_goes_with_the_effect_and_only_with_it() {
+    let mut scene = Scene::new(2, &[End::Error, End::Orphan]).await;
+    let clock = Arc::new(scene.clock.clone());
+    let queue = Arc::new(MemoryStore::new(clock.clone()));
+    let delivery = SqlDelivery::connect(queue.clone(), clock, &scene.pool).await.unwrap();
+    let script = std::mem::take(&mut *scene.handler.script.lock().unwrap());
+    let delivery = Some(delivery);
+    scene.handler =
+        Arc::new(Answers { delivery, script: Mutex::new(script), ..Answers::default() });
+    let mut consumer = scene.consumer();
+    for _ in 0..2 {
+        let pause = consumer.poll().await.unwrap().waits.unwrap();
+        let mut connection = scene.pool.acquire().await.unwrap();
+        assert_eq!(attached(&mut *connection, &*queue).await.unwrap(), []);
+        scene.clock.advance(pause);
+    }
+    assert_eq!(consumer.poll().await.unwrap().handled, 2);
+    let mut connection = scene.pool.acquire().await.unwrap();
+    assert_eq!(attached(&mut *connection, &*queue).await.unwrap().len(), 2);
+    // What the two failures left is in doubt, until somebody asks the database.
+    assert_eq!(queue.undecided().await.unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn one_connection_is_enough() {
+    let scene = Scene::with(4, &[End::Swallow, End::Orphan, End::Panic, End::Commit], 1).await;
+    let mut consumer = scene.consumer();
+    for _ in 0..3 {
+        let pause = consumer.poll().await.unwrap().waits.unwrap();
+        scene.clock.advance(pause);
+    }
+    assert_eq!(consumer.poll().await.unwrap().handled, 4);
+    assert_eq!(scene.effects().await, [1; 4]);
 }
 
 #[test]
