@@ -94,6 +94,8 @@
 mod attach;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod connection;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod decision;
 mod delivery;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod engine;
@@ -113,6 +115,7 @@ pub use delivery::SqlDelivery;
 pub use {
     attach::AttachExt,
     connection::SqlxConnection,
+    decision::SqlDecisionStore,
     engine::Engine,
     events::{
         Consumed, EventDatabase, EventSource, EventTrouble, SqlEventConsumer, SqlEventHandler,
