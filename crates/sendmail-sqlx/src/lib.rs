@@ -101,6 +101,8 @@ mod delivery;
 mod engine;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod error;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod events;
 mod marker;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod migrate;
@@ -117,6 +119,10 @@ pub use {
     connection::SqlxConnection,
     decision::SqlDecisionStore,
     engine::Engine,
+    events::{
+        Consumed, EventDatabase, EventSource, EventTrouble, SqlEventConsumer, SqlEventHandler,
+        StartAt, TroubleHook,
+    },
     migrate::{migrate, resource},
     transaction::{Commit, InDoubt, MailTransaction, SqlDataManager},
 };
