@@ -15,6 +15,7 @@ pub mod programs;
 pub mod queue;
 pub mod race;
 pub mod relay;
+pub mod servers;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -102,7 +102,12 @@ pub fn python() -> Option<PathBuf> {
     given.or(Some(installed)).filter(|python| python.is_file())
 }
 
-fn skip(test: &str, why: &str) {
+/// Says that `test` is skipped, and why.
+///
+/// # Panics
+///
+/// If `SENDMAIL_TEST_NO_SKIP` is `1`.
+pub(crate) fn skip(test: &str, why: &str) {
     assert!(
         env::var_os("SENDMAIL_TEST_NO_SKIP").is_none_or(|value| value != "1"),
         "{test} must not be skipped, and {why}"

@@ -11,7 +11,8 @@
 //! * `SENDMAIL_TEST_SKIPS`: a file to which a test that skips itself appends one line,
 //!   `skipped: <test>: <why>`; if it is unset, the line goes to standard error.
 //!
-//! Other programs are looked for on `PATH` and in `/usr/sbin`.
+//! Other programs are looked for on `PATH` and in `/usr/sbin`, those of PostgreSQL first in
+//! `/usr/lib/postgresql/<highest version>/bin`.
 
 #![expect(clippy::print_stdout, reason = "this program talks to the person who started it")]
 

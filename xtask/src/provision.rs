@@ -21,12 +21,17 @@ struct Package {
     there: fn() -> bool,
 }
 
-const PACKAGES: [Package; 6] = [
+const PACKAGES: [Package; 8] = [
     Package { name: "postfix", there: || find("postfix").is_some() && find("smtp-sink").is_some() },
     Package { name: "mutt", there: || find("mutt").is_some() },
     Package { name: "dovecot-core", there: || find("doveadm").is_some() },
     Package { name: "dovecot-imapd", there: || Path::new("/usr/lib/dovecot/imap").is_file() },
     Package { name: "strace", there: || find("strace").is_some() },
+    Package { name: "postgresql", there: has_postgres },
+    Package {
+        name: "mariadb-server",
+        there: || find("mariadbd").is_some() && find("mariadb-install-db").is_some(),
+    },
     Package {
         name: "python3-venv",
         there: || succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"])),
@@ -57,6 +62,15 @@ pub(crate) fn provide(may_install: bool) -> Provisions {
             .push(("zope.sendmail and repoze.sendmail".to_owned(), failure.to_string())),
     }
     provisions
+}
+
+/// Debian keeps each version of PostgreSQL in a folder of its own, off `PATH`.
+fn has_postgres() -> bool {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let debian = versions.map(|version| version.path().join("bin"));
+    let mut folders =
+        debian.chain(find("postgres").and_then(|file| Some(file.parent()?.to_owned())));
+    folders.any(|bin| ["postgres", "initdb", "psql"].iter().all(|name| bin.join(name).is_file()))
 }
 
 fn install_debian(packages: &[&str], may_install: bool) -> Result {

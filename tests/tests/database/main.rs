@@ -1,0 +1,4 @@
+//! With real database servers.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
+
+mod smoke;
