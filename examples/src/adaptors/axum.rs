@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{Executor as _, PgConnection, PgPool, Postgres, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// Lets a request run in a transaction: a layer, by `from_fn_with_state(pool, transaction_per_request)`.
@@ -35,11 +35,14 @@ pub async fn transaction_per_request(
     request.extensions_mut().insert(Shared(transaction.clone()));
     let response = next.run(request).await;
     // A handler that still has it, in a task that it left behind, must not work on what is committed here.
-    let transaction = Arc::into_inner(transaction).ok_or(NoTransaction::Kept)?.into_inner();
+    let mut transaction = Arc::into_inner(transaction).ok_or(NoTransaction::Kept)?.into_inner();
     let status = response.status();
     if status.is_client_error() || status.is_server_error() {
         transaction.rollback().await?;
     } else {
+        // If a statement failed, and the handler did not mind, COMMIT rolls back, and sqlx does not tell.
+        // Any statement tells.
+        transaction.execute("SELECT 1").await?;
         transaction.commit().await?;
     }
     Ok(response)

@@ -23,15 +23,18 @@ impl<C: AsyncConnectionCore<Backend = Pg>> MarkerSink for Diesel<'_, C> {
     }
 }
 
-/// What the database said.
+/// What the database said; without it, what became of the connection.
 fn told(error: DieselError) -> Error {
-    let mut told = Error::new(ErrorKind::Io, "leave the marker", error.to_string());
-    if let DieselError::DatabaseError(kind, information) = &error
-        && let Some(code) = code(kind, information.message())
-    {
-        told = told.with("code", code);
-    }
-    told.with_source(error)
+    use DatabaseErrorKind::{ClosedConnection, UnableToSendCommand};
+    let (kind, code) = match &error {
+        DieselError::DatabaseError(ClosedConnection | UnableToSendCommand, _) => {
+            (ErrorKind::Io, None)
+        }
+        DieselError::DatabaseError(kind, said) => (ErrorKind::Refused, code(kind, said.message())),
+        _ => (ErrorKind::Io, None),
+    };
+    let told = Error::new(kind, "leave the marker", error.to_string());
+    code.into_iter().fold(told, |told, code| told.with("code", code)).with_source(error)
 }
 
 /// The code that diesel threw away, where it can still be told.

@@ -25,13 +25,20 @@ impl<C: ConnectionTrait> MarkerSink for SeaOrm<'_, C> {
     }
 }
 
-/// What the database said; sea-orm keeps the error of sqlx, which knows the code.
+/// What the database said; without it, what became of the connection. sea-orm keeps the error of sqlx, which
+/// knows the code.
 fn told(error: DbErr) -> Error {
-    let mut told = Error::new(ErrorKind::Io, "leave the marker", error.to_string());
-    if let DbErr::Exec(RuntimeErr::SqlxError(driver)) = &error
-        && let Some(code) = driver.as_database_error().and_then(|error| error.code())
-    {
-        told = told.with("code", code);
-    }
+    const OPERATION: &str = "leave the marker";
+    let said = match &error {
+        DbErr::Exec(RuntimeErr::SqlxError(driver)) => driver.as_database_error(),
+        _ => None,
+    };
+    let told = match said {
+        Some(said) => {
+            let told = Error::new(ErrorKind::Refused, OPERATION, said.message());
+            said.code().into_iter().fold(told, |told, code| told.with("code", code))
+        }
+        None => Error::new(ErrorKind::Io, OPERATION, error.to_string()),
+    };
     told.with_source(error)
 }

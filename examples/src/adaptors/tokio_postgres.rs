@@ -20,12 +20,13 @@ impl<C: GenericClient + Sync> MarkerSink for TokioPg<'_, C> {
     }
 }
 
-/// What the database said. `tokio_postgres::Error` itself says only "db error".
+/// What the database said; without it, what became of the connection.
 fn told(error: tokio_postgres::Error) -> Error {
-    let message = error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string);
-    let mut told = Error::new(ErrorKind::Io, "leave the marker", message);
-    if let Some(code) = error.code() {
-        told = told.with("code", code.code());
-    }
+    const OPERATION: &str = "leave the marker";
+    let told = match error.as_db_error() {
+        Some(said) => Error::new(ErrorKind::Refused, OPERATION, said.message())
+            .with("code", said.code().code()),
+        None => Error::new(ErrorKind::Io, OPERATION, error.to_string()),
+    };
     told.with_source(error)
 }
