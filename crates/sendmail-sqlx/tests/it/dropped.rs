@@ -27,7 +27,6 @@ async fn attach(scene: &Scene, connection: &mut SqliteConnection, polls: usize) 
 #[tokio::test]
 async fn in_a_transaction_the_connection_stays_in_step() {
     for mode in MODES {
-        let mut left = false;
         for polls in 0.. {
             let scene = Scene::new(mode).await;
             let mut tx = scene.pool.begin().await.unwrap();
@@ -40,14 +39,10 @@ async fn in_a_transaction_the_connection_stays_in_step() {
             let (markers, staged) = (scene.markers().await, scene.calls.staged());
             assert!(staged.iter().all(|id| markers.contains(id)), "staged without a marker");
             assert!(markers.len() <= 2);
-            left |= markers.len() == 2 && staged.len() == 1;
             if ended {
                 break;
             }
         }
-        // How far a database comes between two polls is its own affair; that a marker can be left by a
-        // future that was dropped is allowed, and not asked for here.
-        let _ = left;
     }
 }
 

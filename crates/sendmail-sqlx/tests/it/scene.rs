@@ -34,7 +34,7 @@ impl Calls {
         self.0.lock().unwrap().clone()
     }
 
-    /// What the queue has staged and not thrown away.
+    /// What the queue has staged and not thrown away, in the order of the calls.
     pub(crate) fn staged(&self) -> Vec<QueueId> {
         let calls = self.all();
         let gone = |id| calls.contains(&Call::Discard(id));
