@@ -6,7 +6,9 @@
 mod args;
 mod commands;
 mod config;
+mod databases;
 mod exit;
+mod in_doubt;
 mod log;
 mod output;
 mod relay;

@@ -8,14 +8,14 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret as _, SecretString};
 use sendmail_clock::SystemClock;
 use sendmail_core::{
-    Clock, Cursor, EventLog as _, Filter, MailEvent, Mailer, MessageId, QueueAdmin as _, QueueId,
-    Timestamp,
+    Clock, Cursor, EntryState, EventLog as _, Filter, MailEvent, Mailer, MessageId,
+    QueueAdmin as _, QueueId, Timestamp,
 };
 use sendmail_maildir::{MaildirOptions, MaildirStore};
 use sendmail_processor::ProcessorConfig;
 use sendmail_txn::{Action, Recovery};
 
-use crate::config::{Config, mask_url};
+use crate::config::{Config, DatabaseName, DatabaseSection, DatabaseUrl, mask_url};
 use crate::exit::{CONFIG, Failure, NO_INPUT, Result};
 
 /// What every command starts from.
@@ -30,9 +30,21 @@ impl Setup {
     pub(crate) fn new(
         queue: Option<PathBuf>,
         relay: Option<SecretString>,
+        database: Option<SecretString>,
         config: Option<&Path>,
     ) -> Result<Self> {
-        Ok(Self { queue, relay, config: config.map_or(Ok(Config::default()), Config::read)? })
+        let mut config = config.map_or(Ok(Config::default()), Config::read)?;
+        if let Some(url) = database {
+            let url = DatabaseUrl::parse(url.expose_secret())
+                .map_err(|why| Failure::new(CONFIG, format!("--database: {why}")))?;
+            let name = DatabaseName::default_name();
+            // A configured password is the configured database's, and is not shown to another.
+            let mut given = DatabaseSection::at(url);
+            given.require_durable =
+                config.databases.get(&name).is_some_and(|configured| configured.require_durable);
+            config.databases.insert(name, given);
+        }
+        Ok(Self { queue, relay, config })
     }
 
     /// Where the queue is.
@@ -153,6 +165,8 @@ pub(crate) async fn resolve(store: &MaildirStore, text: &str) -> Result<Vec<Queu
     })?;
     let mut filter = Filter::default();
     filter.message_ids = vec![message_id.clone()];
+    // Discarded ones as well.
+    filter.states = EntryState::ALL.to_vec();
     let mut found = Vec::new();
     let mut visit = |entry: sendmail_core::Entry| {
         found.push(entry.id);

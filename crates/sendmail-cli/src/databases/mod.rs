@@ -1,0 +1,5 @@
+//! The configured databases: connections, and what decides their transactions.
+
+mod pool;
+
+pub(crate) use pool::DatabasePool;
