@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use sendmail_core::{
     EntryState, Error, ErrorKind, MailEvent, MailEventKind, QueueStore, Result, Timestamp,
 };
-use sendmail_processor::Recovery;
+use sendmail_processor::{Recovered, Recovery};
 use sendmail_testkit::Answer;
 
 use crate::bench::Bench;
@@ -153,7 +153,7 @@ impl Recovery for Publisher {
         "publish what is staged"
     }
 
-    async fn recover(&self) -> Result<Vec<MailEvent>> {
+    async fn recover(&self) -> Result<Recovered> {
         let run = self.runs.fetch_add(1, Ordering::SeqCst);
         assert!(!run.is_multiple_of(4), "the test wants the recovery to panic");
         if run % 4 == 2 {
@@ -162,7 +162,7 @@ impl Recovery for Publisher {
         let undecided = self.store.undecided().await?;
         let ids: Vec<_> = undecided.iter().map(|undecided| undecided.id).collect();
         self.store.publish(&ids).await?;
-        Ok(vec![MailEvent::new(MailEventKind::Discarded, Timestamp::EPOCH)])
+        Ok(vec![MailEvent::new(MailEventKind::Discarded, Timestamp::EPOCH)].into())
     }
 }
 
