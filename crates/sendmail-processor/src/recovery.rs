@@ -39,7 +39,7 @@ pub trait Recovery: Send + Sync {
 pub struct Recovered {
     /// The events that came of it, which are durable: the processor's sinks hear them.
     pub events: Vec<MailEvent>,
-    /// When it wants to run again; nothing: some
+    /// When it wants to run again, because it has found something that goes on; nothing: some
     /// [`recovery_interval`](crate::ProcessorConfig::recovery_interval) later.
     pub again: Option<Duration>,
 }

@@ -19,6 +19,9 @@ pub(crate) const SOON: Duration = Duration::from_millis(5);
 /// When a wake-up brought a message: something may have been staged as well, and mail that no
 /// transaction holds back must not pay for a look with each message.
 pub(crate) const SOMETIME: Duration = Duration::from_millis(100);
+/// How often a recovery may be hurried for nothing before it is hurried least: each time doubles what is
+/// waited. What makes it calm again and again is mail that no transaction holds back.
+const MOST_CALM: u32 = 4;
 /// No recovery runs again faster than this, whatever it says.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -39,6 +42,10 @@ struct Slot {
     running: bool,
     /// Somebody was in a hurry while it ran, and what it looks at may have come too late for that run.
     hurried: Option<Duration>,
+    /// Whether the next run, or the present one, was brought forward.
+    early: bool,
+    /// How many runs in a row were brought forward for nothing.
+    calm: u32,
 }
 
 impl Rounds {
@@ -71,7 +78,10 @@ impl Rounds {
         for slot in &mut self.slots {
             if slot.running {
                 slot.hurried = Some(slot.hurried.map_or(wait, |before| before.min(wait)));
-            } else if wait < slot.wait {
+            } else if let wait = slot.calmed(wait)
+                && wait < slot.wait
+            {
+                slot.early = true;
                 slot.set(&self.context, wait);
             }
         }
@@ -106,13 +116,24 @@ impl Rounds {
         let Ok((index, again)) = done else { return };
         let slot = &mut self.slots[index];
         slot.running = false;
+        // It wants to run again if it has found something.
+        slot.calm = match (again, std::mem::take(&mut slot.early)) {
+            (None, true) => (slot.calm + 1).min(MOST_CALM),
+            _ => 0,
+        };
         let wait = again.unwrap_or(self.context.config.recovery_interval).max(SHORTEST);
-        let wait = slot.hurried.take().map_or(wait, |hurried| wait.min(hurried));
-        slot.set(&self.context, wait);
+        let hurried = slot.hurried.take().map(|hurried| slot.calmed(hurried));
+        slot.early = hurried.is_some_and(|hurried| hurried < wait);
+        slot.set(&self.context, hurried.map_or(wait, |hurried| hurried.min(wait)));
     }
 }
 
 impl Slot {
+    /// How long it waits when it is in such a hurry.
+    fn calmed(&self, wait: Duration) -> Duration {
+        wait.saturating_mul(1 << self.calm)
+    }
+
     fn set(&mut self, context: &Context, wait: Duration) {
         self.wait = wait;
         self.timer.set(&context.clock, wait);

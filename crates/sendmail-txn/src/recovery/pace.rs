@@ -7,7 +7,7 @@ use std::time::Duration;
 use sendmail_core::{QueueId, Timestamp, Undecided};
 
 /// The shortest pause: what a commit takes.
-const SHORTEST: Duration = Duration::from_millis(5);
+pub(super) const SHORTEST: Duration = Duration::from_millis(5);
 /// The longest pause: a transaction may stay open for hours.
 const LONGEST: Duration = Duration::from_secs(1);
 /// How often it is looked for what somebody who died left behind.

@@ -71,8 +71,8 @@ pub struct RecoveryReport {
     pub swept: usize,
     /// What could not be done beside the messages, and at whose place.
     pub trouble: Vec<(ResourceId, Error)>,
-    /// When to look again, where something is in doubt that may soon be decided; otherwise whenever it
-    /// suits.
+    /// When to look again, where something is in doubt that may soon be decided, or has just been;
+    /// otherwise whenever it suits.
     pub again: Option<Duration>,
 }
 

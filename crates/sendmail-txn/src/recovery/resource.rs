@@ -12,7 +12,7 @@ use sendmail_core::{
 };
 
 use super::Recovery;
-use super::pace::Pace;
+use super::pace::{self, Pace};
 use super::report::{Action, Finding, Recovered, RecoveryReport, again, kept, recovered};
 
 /// How long ago a message must have been committed before it is missed: its transaction's own process
@@ -84,7 +84,11 @@ impl Recovery {
         let in_doubt = group.iter().filter(|message| {
             !own && open.contains(&message.id) && (message.staged || !message.owner_alive)
         });
-        resource.pace().next(in_doubt, self.clock.now())
+        let next = resource.pace().next(in_doubt, self.clock.now());
+        // Where something was just decided there may be more.
+        let decided =
+            |message: &Recovered| matches!(message.action, Action::Published | Action::Discarded);
+        next.or_else(|| messages.iter().any(decided).then_some(pace::SHORTEST))
     }
 
     async fn settle(&self, resource: &Resource, group: &[Undecided]) -> Vec<Recovered> {
