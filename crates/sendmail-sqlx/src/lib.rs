@@ -94,6 +94,8 @@
 mod attach;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod connection;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod decision;
 mod delivery;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod engine;
@@ -111,6 +113,7 @@ pub use delivery::SqlDelivery;
 pub use {
     attach::AttachExt,
     connection::SqlxConnection,
+    decision::SqlDecisionStore,
     engine::Engine,
     migrate::{migrate, resource},
 };

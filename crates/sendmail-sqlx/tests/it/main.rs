@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod attach;
+mod decision;
 mod dropped;
 mod migrate;
 mod refused;
