@@ -98,7 +98,7 @@ pub(crate) enum Command {
     Check,
     /// A development SMTP server that captures everything and delivers nothing
     Sink(Sink),
-    /// Half of a transaction, for the demo to kill
+    /// A shop that gets no further than the demo wants, to be killed
     #[command(hide = true)]
     DemoVictim(DemoVictim),
 }
@@ -262,12 +262,16 @@ pub(crate) struct DemoVictim {
     /// How far the transaction gets
     #[arg(value_enum)]
     pub(crate) until: Until,
+    /// The order's number
+    pub(crate) order: i64,
+    /// The shop's database
+    pub(crate) shop: PathBuf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Until {
-    Prepared,
-    Decided,
+    BeforeCommit,
+    AfterCommit,
 }
 
 fn parse_secret(text: &str) -> Result<SecretString, String> {

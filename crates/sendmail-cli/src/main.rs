@@ -11,6 +11,7 @@ mod exit;
 mod in_doubt;
 mod log;
 mod output;
+mod recovery;
 mod relay;
 mod setup;
 mod smtp_sink;

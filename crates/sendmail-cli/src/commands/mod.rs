@@ -13,6 +13,8 @@ mod show;
 mod sink;
 mod stats;
 
+pub(crate) use list::FROZEN;
+
 use crate::args::{Arguments, Command, Migrate};
 use crate::exit::{Code, Result};
 use crate::output::Output;
@@ -28,7 +30,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<Code> {
     match command {
         Command::Demo => demo::demo(output).await,
         Command::Sink(sink) => sink::sink(output, &sink).await,
-        Command::DemoVictim(victim) => demo::victim(&setup()?, victim.until).await,
+        Command::DemoVictim(victim) => demo::victim(&setup()?, &victim).await,
         Command::Send(send) => send::send(&setup()?, output, send).await,
         Command::Run(run) => run::run(&setup()?, output, &run).await,
         Command::List(list) => list::list(&setup()?, output, &list).await,

@@ -1,17 +1,21 @@
 //! Connections to a configured database, whichever it is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
-use sendmail_core::{ResourceId, Result};
+use sendmail_core::{Error, ErrorKind, ResourceId, Result};
+use sendmail_sqlx::{Engine, SqlDecisionStore};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool};
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
-use sqlx::{ConnectOptions, Database};
+use sqlx::{ConnectOptions, Connection as _, Database, Pool};
 
+use super::Connected;
 use crate::config::{DatabaseKind, DatabaseName, DatabaseSection, first_line};
 use crate::exit::{CONFIG, Failure};
+use crate::setup::Setup;
 
 /// The most connections: one looks while another waits in a fence, and one is to spare.
 const CONNECTIONS: u32 = 3;
@@ -77,6 +81,44 @@ impl DatabasePool {
             Self::Sqlite(pool) => sendmail_sqlx::resource(pool).await,
         }
     }
+
+    /// Makes one connection, only to find out why it cannot be made.
+    pub(crate) async fn reach(&self) -> Result<()> {
+        let reached = match self {
+            Self::Postgres(pool) => reach(pool).await,
+            Self::MySql(pool) => reach(pool).await,
+            Self::Sqlite(pool) => reach(pool).await,
+        };
+        reached.map_err(|error| {
+            let kind = match &error {
+                sqlx::Error::Tls(_) => ErrorKind::Tls,
+                sqlx::Error::Database(_) => ErrorKind::Refused,
+                _ => ErrorKind::Unreachable,
+            };
+            // Whatever it is may be mended at its place; nothing here has to be changed for that.
+            Error::new(kind, "connect to the database", error.to_string()).temporary()
+        })
+    }
+
+    /// What decides its transactions.
+    pub(crate) async fn decisions(&self, queue: ResourceId) -> Result<Connected> {
+        match self {
+            Self::Postgres(pool) => decisions(pool, queue).await,
+            Self::MySql(pool) => decisions(pool, queue).await,
+            Self::Sqlite(pool) => decisions(pool, queue).await,
+        }
+    }
+}
+
+async fn reach<DB: Database>(pool: &Pool<DB>) -> sqlx::Result<()> {
+    let connection = pool.connect_options().connect().await?;
+    connection.close().await
+}
+
+async fn decisions<DB: Engine>(pool: &Pool<DB>, queue: ResourceId) -> Result<Connected> {
+    let store = SqlDecisionStore::connect(pool.clone(), Setup::clock(), queue).await?;
+    let warnings = store.warnings().to_vec();
+    Ok(Connected { decisions: Arc::new(store), warnings })
 }
 
 fn limits<DB: Database>() -> PoolOptions<DB> {
