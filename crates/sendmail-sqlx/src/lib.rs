@@ -45,7 +45,7 @@
 //!
 //! # How
 //!
-//! [`attach`](AttachExt::attach) writes the message into the queue, where nobody sees it, and inserts a
+//! [`SqlDelivery`] writes the message into the queue, where nobody sees it, and inserts a
 //! row of its own, the *marker*, in the transaction. Nobody has to be told of the commit: whoever works
 //! on the queue asks the database for the marker. No marker does not mean "rolled back", since a COMMIT
 //! may still run; so it inserts a *tombstone* under the same key, which decides the question for good.
@@ -68,7 +68,7 @@
 //!
 //! `sendmail_database` (which database this is), `sendmail_marker` and `sendmail_cursor`. `migrate` makes
 //! them, or the texts in [`migrations`], run by whatever runs yours. The application's role needs SELECT
-//! on the first, and SELECT, INSERT and DELETE on the others.
+//! on the first, and SELECT, INSERT and DELETE on the second.
 //!
 //! # Other drivers
 //!
