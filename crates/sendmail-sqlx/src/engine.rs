@@ -6,7 +6,7 @@
     message = "mail cannot be attached in `{Self}`",
     note = "sendmail-sqlx knows `sqlx::Postgres`, `sqlx::MySql` and `sqlx::Sqlite`, each with its feature"
 )]
-pub trait Engine: sealed::Steps {}
+pub trait Engine: sealed::Steps + crate::decision::Speak {}
 
 pub(crate) mod sealed {
     use sendmail_core::Dialect;

@@ -45,7 +45,7 @@
 //!
 //! # How
 //!
-//! [`attach`](AttachExt::attach) writes the message into the queue, where nobody sees it, and inserts a
+//! [`SqlDelivery`] writes the message into the queue, where nobody sees it, and inserts a
 //! row of its own, the *marker*, in the transaction. Nobody has to be told of the commit: whoever works
 //! on the queue asks the database for the marker. No marker does not mean "rolled back", since a COMMIT
 //! may still run; so it inserts a *tombstone* under the same key, which decides the question for good.
@@ -94,16 +94,22 @@
 mod attach;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod connection;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod decision;
 mod delivery;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod engine;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod error;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod events;
 mod marker;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod migrate;
 pub mod migrations;
 mod refusal;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod transaction;
 
 pub use delivery::SqlDelivery;
 
@@ -111,6 +117,12 @@ pub use delivery::SqlDelivery;
 pub use {
     attach::AttachExt,
     connection::SqlxConnection,
+    decision::SqlDecisionStore,
     engine::Engine,
+    events::{
+        Consumed, EventDatabase, EventSource, EventTrouble, SqlEventConsumer, SqlEventHandler,
+        StartAt, TroubleHook,
+    },
     migrate::{migrate, resource},
+    transaction::{Commit, InDoubt, MailTransaction, SqlDataManager},
 };

@@ -3,5 +3,8 @@
 
 mod attach;
 mod attach_refused;
+mod attached;
+mod event_failures;
+mod events;
 mod smoke;
 mod support;
