@@ -56,7 +56,7 @@ impl<DB: Failing> SqlEventHandler<DB> for Handler {
     async fn handle(&self, tx: &mut DB::Connection, _: &MailEvent) -> Result<()> {
         let failed =
             |error: sqlx::Error| Error::new(ErrorKind::Io, "write an order", error.to_string());
-        DB::run(tx, ORDER).await.map_err(failed)?;
+        DB::execute(tx, ORDER).await.map_err(failed)?;
         if let Some(delivery) = &self.delivery {
             let (envelope, message) = mail();
             delivery.attach(tx, envelope, message).await?;
@@ -66,7 +66,7 @@ impl<DB: Failing> SqlEventHandler<DB> for Handler {
             None => Ok(()),
             Some(Then::Fail) => Err(Error::new(ErrorKind::Refused, "handle", "injected")),
             Some(Then::Say(sql)) => {
-                let _ = DB::run(tx, sql).await;
+                let _ = DB::execute(tx, sql).await;
                 Ok(())
             }
         }
@@ -168,7 +168,7 @@ async fn share<DB: Failing>(test: &str, setting: &'static str) {
     log_events(&shop, EVENTS).await;
     let set = PoolOptions::new().max_connections(8).after_connect(move |connection, _| {
         Box::pin(async move {
-            let _ = DB::run(connection, setting).await;
+            let _ = DB::execute(connection, setting).await;
             Ok(())
         })
     });
