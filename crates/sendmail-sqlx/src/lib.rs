@@ -113,6 +113,8 @@ mod marker;
 mod migrate;
 pub mod migrations;
 mod refusal;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod transaction;
 
 pub use delivery::SqlDelivery;
 
@@ -127,4 +129,5 @@ pub use {
         StartAt, TroubleHook,
     },
     migrate::{migrate, resource},
+    transaction::{Commit, InDoubt, MailTransaction, SqlDataManager},
 };

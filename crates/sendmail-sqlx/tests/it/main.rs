@@ -11,3 +11,4 @@ mod migrate;
 mod refused;
 mod savepoint;
 mod scene;
+mod transaction;
