@@ -64,6 +64,11 @@
 //! A mail goes with its savepoint: attached in a nested transaction (`tx.begin()`) that is rolled back,
 //! or followed by a `ROLLBACK TO` an earlier savepoint, it is not sent.
 //!
+//! # Events
+//!
+//! `SqlEventConsumer` calls a handler with each event of a queue, in a transaction that also moves the
+//! consumer's cursor: what the handler does in that database happens exactly once.
+//!
 //! # Tables
 //!
 //! `sendmail_database` (which database this is), `sendmail_marker` and `sendmail_cursor`. `migrate` makes

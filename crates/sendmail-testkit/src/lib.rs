@@ -4,7 +4,7 @@
 //! | you test | take |
 //! |---|---|
 //! | what mail your application writes | [`MemoryStore`], [`TestMailer`], [`ManualClock`] |
-//! | what mail your application attaches to a database's transaction | [`attached`], feature `postgres`, `mysql` or `sqlite` |
+//! | what mail your application attaches to a database's transaction | `attached`, feature `postgres`, `mysql` or `sqlite` |
 //! | an SMTP client | [`smtp::ScriptedServer`], which misbehaves as its script says |
 //! | your own store | [`queue_store_suite!`], [`event_log_suite!`], [`queue_admin_suite!`], [`decision_suite!`], on a [`suite::QueueHarness`] |
 //! | your own mailer | [`mailer_suite!`], on a [`mailer_suite::MailerHarness`] |
@@ -14,7 +14,7 @@
 //! # Features
 //!
 //! * `tls`: STARTTLS and implicit TLS for the scripted server, with certificates made on the spot.
-//! * `postgres`, `mysql`, `sqlite`: [`attached`] for connections of sqlx to that database.
+//! * `postgres`, `mysql`, `sqlite`: `attached` for connections of sqlx to that database.
 
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod attached;

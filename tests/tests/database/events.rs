@@ -4,6 +4,8 @@
 //! and started anew; meanwhile messages are settled, so that there are always more events.
 //! `SENDMAIL_TEST_SEED` repeats the choices of an earlier run.
 
+#![expect(clippy::print_stdout, reason = "a failure is repeated by the seed that is printed")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
