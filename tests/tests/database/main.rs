@@ -3,5 +3,7 @@
 
 mod attach;
 mod attach_refused;
+mod commit;
+mod fence;
 mod smoke;
 mod support;
