@@ -167,7 +167,7 @@ async fn mark<DB: Engine>(lease: &mut Lease<DB>, in_doubt: &InDoubt<DB>) -> Resu
     } else {
         format!("{SAVEPOINT}{insert}")
     };
-    let Err(error) = DB::run(lease, text).await else { return Ok(true) };
+    let Err(error) = DB::tell(lease, text).await else { return Ok(true) };
     let error = from_sqlx(COMMIT, error);
     match Refusal::of(DB::DIALECT, &error) {
         Some(Refusal::NoTransaction) => Ok(false),
@@ -179,7 +179,7 @@ async fn mark<DB: Engine>(lease: &mut Lease<DB>, in_doubt: &InDoubt<DB>) -> Resu
 /// Asks SQLite, whose answer to the question is always an error.
 async fn is_in_transaction<DB: Engine>(lease: &mut Lease<DB>) -> Result<bool> {
     let silent = || Error::new(ErrorKind::Protocol, COMMIT, "the question was not answered");
-    let asked = DB::run(lease, SQLITE_QUESTION.to_owned()).await;
+    let asked = DB::tell(lease, SQLITE_QUESTION.to_owned()).await;
     let said = asked.err().map_or_else(silent, |error| from_sqlx(COMMIT, error));
     sqlite_in_transaction(&said).ok_or(said)
 }

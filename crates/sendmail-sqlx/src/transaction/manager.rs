@@ -79,7 +79,7 @@ impl<DB: Engine> SqlDataManager<DB> {
         let clock = Arc::clone(&self.store.inner.clock);
         let connection = &mut **self.open(operation)?;
         let work = async {
-            let done = DB::run(connection, text).await;
+            let done = DB::tell(connection, text).await;
             done.map(drop).map_err(|error| explained(DB::DIALECT, operation, error))
         };
         bounded(&*clock, CALL, operation, work).await
