@@ -106,6 +106,8 @@ mod marker;
 mod migrate;
 pub mod migrations;
 mod refusal;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod transaction;
 
 pub use delivery::SqlDelivery;
 
@@ -116,4 +118,5 @@ pub use {
     decision::SqlDecisionStore,
     engine::Engine,
     migrate::{migrate, resource},
+    transaction::{Commit, InDoubt, MailTransaction, SqlDataManager},
 };

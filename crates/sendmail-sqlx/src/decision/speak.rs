@@ -18,7 +18,7 @@ pub(crate) type Rows = Vec<Vec<String>>;
 
 /// Sends texts of ours, which have literals and no parameters: nothing is prepared, so that a connection
 /// pooler between does no harm, and several statements cost one round trip.
-pub trait Speak: sqlx::Database {
+pub trait Speak: sqlx::Database<Connection: Sync> {
     /// Whose SQL it is.
     const FLAVOUR: Flavour;
 

@@ -10,3 +10,4 @@ mod migrate;
 mod refused;
 mod savepoint;
 mod scene;
+mod transaction;
