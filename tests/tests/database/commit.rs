@@ -38,7 +38,7 @@ async fn markers<DB: Fenced>(pool: &Pool<DB>) -> i64 {
 }
 
 async fn order<DB: Fenced>(tx: &mut MailTransaction<DB>) {
-    DB::run(&mut **tx, ORDER).await.unwrap();
+    DB::execute(&mut **tx, ORDER).await.unwrap();
 }
 
 on_each_server! {
@@ -59,7 +59,7 @@ async fn dropped<DB: Fenced>(test: &str) {
     for polls in 0.. {
         let mut tx = store.begin().await.unwrap();
         order(&mut tx).await;
-        DB::run(&mut *tx, "UPDATE gate SET passed = 1").await.unwrap();
+        DB::execute(&mut *tx, "UPDATE gate SET passed = 1").await.unwrap();
         let told = poll_times(polls, tx.commit()).await;
         // It waits until the transaction has ended, one way or the other.
         run(&pool, "UPDATE gate SET passed = 2").await;
@@ -131,7 +131,7 @@ async fn ended<DB: Fenced>(test: &str) {
     let store = store(&pool).await;
     for end in ["COMMIT", "ROLLBACK"] {
         let mut tx = store.begin().await.unwrap();
-        DB::run(&mut *tx, end).await.unwrap();
+        DB::execute(&mut *tx, end).await.unwrap();
         assert_eq!(tx.commit().await.unwrap_err().kind(), ErrorKind::InvalidState, "{end}");
     }
     assert_eq!(markers(&pool).await, 0);
@@ -238,7 +238,7 @@ impl<DB: Fenced> DataManagerHarness for Database<DB> {
     async fn work(&self, manager: &mut dyn DataManager) {
         let manager: &mut dyn std::any::Any = manager;
         let manager = manager.downcast_mut::<SqlDataManager<DB>>().unwrap();
-        DB::run(manager.connection().unwrap(), ORDER).await.unwrap();
+        DB::execute(manager.connection().unwrap(), ORDER).await.unwrap();
     }
 
     async fn visible(&self) -> usize {

@@ -75,7 +75,7 @@ pub(crate) async fn pool_of<DB: Fenced>(
         move |connection: &mut DB::Connection, _| {
             Box::pin(async move {
                 match session {
-                    Some(session) => DB::run(connection, session).await,
+                    Some(session) => DB::execute(connection, session).await,
                     None => Ok(()),
                 }
             })
@@ -99,7 +99,7 @@ pub(crate) async fn store<DB: Fenced>(pool: &Pool<DB>) -> SqlDecisionStore<DB> {
 }
 
 pub(crate) async fn run<DB: Fenced>(pool: &Pool<DB>, sql: &'static str) {
-    DB::run(&mut pool.acquire().await.unwrap(), sql).await.unwrap();
+    DB::execute(&mut pool.acquire().await.unwrap(), sql).await.unwrap();
 }
 
 fn insert<DB: Fenced>(id: QueueId, queue: &ResourceId) -> &'static str {
@@ -130,7 +130,7 @@ impl<DB: Fenced, const STRICT: bool> ExternalHarness for Harness<DB, STRICT> {
     async fn begin(&self, queue: &ResourceId) -> Box<dyn Owner> {
         let mut connection = self.pool.acquire().await.unwrap();
         connection.close_on_drop();
-        DB::run(&mut connection, "BEGIN").await.unwrap();
+        DB::execute(&mut connection, "BEGIN").await.unwrap();
         Box::new(Application::<DB> { connection, queue: queue.clone() })
     }
 
@@ -160,17 +160,17 @@ struct Application<DB: Fenced> {
 #[async_trait]
 impl<DB: Fenced> Owner for Application<DB> {
     async fn mark(&mut self, id: QueueId) -> Result<()> {
-        let marked = DB::run(&mut self.connection, insert::<DB>(id, &self.queue)).await;
+        let marked = DB::execute(&mut self.connection, insert::<DB>(id, &self.queue)).await;
         marked.map_err(|error| Error::new(ErrorKind::Refused, "leave a marker", error.to_string()))
     }
 
     async fn commit(mut self: Box<Self>) -> Result<()> {
-        let done = DB::run(&mut self.connection, "COMMIT").await;
+        let done = DB::execute(&mut self.connection, "COMMIT").await;
         done.map_err(|error| Error::new(ErrorKind::Refused, "commit", error.to_string()))
     }
 
     async fn rollback(mut self: Box<Self>) {
-        DB::run(&mut self.connection, "ROLLBACK").await.unwrap();
+        DB::execute(&mut self.connection, "ROLLBACK").await.unwrap();
     }
 }
 
@@ -209,8 +209,8 @@ async fn a_hundred_agree<DB: Fenced>(test: &str) {
     let store = store(&pool).await;
     let id = fresh();
     let mut owner = pool.acquire().await.unwrap();
-    DB::run(&mut owner, "BEGIN").await.unwrap();
-    DB::run(&mut owner, insert::<DB>(id, &queue())).await.unwrap();
+    DB::execute(&mut owner, "BEGIN").await.unwrap();
+    DB::execute(&mut owner, insert::<DB>(id, &queue())).await.unwrap();
     let asking = (0..100).map(|_| {
         let store = store.clone();
         tokio::spawn(async move {
@@ -225,7 +225,7 @@ async fn a_hundred_agree<DB: Fenced>(test: &str) {
     });
     let asking: Vec<_> = asking.collect();
     tokio::task::yield_now().await;
-    DB::run(&mut owner, "ROLLBACK").await.unwrap();
+    DB::execute(&mut owner, "ROLLBACK").await.unwrap();
     for asked in asking {
         assert_eq!(asked.await.unwrap(), Decision::Aborted);
     }
@@ -250,8 +250,8 @@ async fn a_session_is_left_alone<DB: Fenced>(test: &str) {
     let store = store(&pool).await;
     let mut owner = pool.acquire().await.unwrap();
     let held = fresh();
-    DB::run(&mut owner, "BEGIN").await.unwrap();
-    DB::run(&mut owner, insert::<DB>(held, &queue())).await.unwrap();
+    DB::execute(&mut owner, "BEGIN").await.unwrap();
+    DB::execute(&mut owner, insert::<DB>(held, &queue())).await.unwrap();
     let setting = if DB::NAME == "PostgreSQL" {
         "SELECT setting::bigint FROM pg_settings WHERE name = 'lock_timeout'"
     } else {
@@ -262,7 +262,7 @@ async fn a_session_is_left_alone<DB: Fenced>(test: &str) {
         assert_eq!(store.fence(id, Duration::from_millis(1)).await.unwrap(), expected);
         assert_eq!(DB::count(&pool, setting).await.unwrap(), before);
     }
-    DB::run(&mut owner, "COMMIT").await.unwrap();
+    DB::execute(&mut owner, "COMMIT").await.unwrap();
     assert_eq!(store.fence(held, Duration::ZERO).await.unwrap(), Decision::Committed);
     assert_eq!(DB::count(&pool, setting).await.unwrap(), before);
 }
@@ -293,11 +293,11 @@ async fn ends_later<DB: Fenced>(
 ) {
     let store = store(pool).await;
     let (id, mut owner) = (fresh(), pool.acquire().await.unwrap());
-    DB::run(&mut owner, begin).await.unwrap();
-    DB::run(&mut owner, insert::<DB>(id, &queue())).await.unwrap();
-    DB::run(&mut owner, prepare).await.unwrap();
+    DB::execute(&mut owner, begin).await.unwrap();
+    DB::execute(&mut owner, insert::<DB>(id, &queue())).await.unwrap();
+    DB::execute(&mut owner, prepare).await.unwrap();
     assert_eq!(store.fence(id, Duration::from_millis(100)).await.unwrap(), Decision::Unfinished);
-    DB::run(&mut owner, commit).await.unwrap();
+    DB::execute(&mut owner, commit).await.unwrap();
     assert_eq!(store.fence(id, Duration::ZERO).await.unwrap(), Decision::Committed);
 }
 
