@@ -3,7 +3,12 @@
 
 mod attach;
 mod attach_refused;
+mod attached;
 mod client;
+mod commit;
+mod event_failures;
+mod events;
+mod fence;
 mod forgotten;
 mod many;
 mod outlives;
