@@ -107,7 +107,7 @@ pub fn python() -> Option<PathBuf> {
 /// # Panics
 ///
 /// If `SENDMAIL_TEST_NO_SKIP` is `1`.
-pub(crate) fn skip(test: &str, why: &str) {
+pub fn skip(test: &str, why: &str) {
     assert!(
         env::var_os("SENDMAIL_TEST_NO_SKIP").is_none_or(|value| value != "1"),
         "{test} must not be skipped, and {why}"

@@ -12,6 +12,8 @@ mod fence;
 mod forgotten;
 mod many;
 mod outlives;
+mod restores;
 mod smoke;
 mod support;
+mod trouble;
 mod world;

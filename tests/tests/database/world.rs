@@ -40,6 +40,14 @@ pub(crate) trait Whole: Orders {
 
     /// Makes all rows of ours older by so many minutes.
     fn aged(minutes: u32) -> String;
+
+    /// Inserts a million tombstones of `queue` that are two days old.
+    fn million_tombstones(queue: &str) -> String;
+
+    /// An id as SQL has it.
+    fn literal(id: QueueId) -> String {
+        format!("x'{}'", id.to_string().replace('-', ""))
+    }
 }
 
 impl Whole for sqlx::Postgres {
@@ -64,6 +72,18 @@ impl Whole for sqlx::Postgres {
     fn aged(minutes: u32) -> String {
         format!("UPDATE sendmail_marker SET at = at - interval '{minutes} minutes'")
     }
+
+    fn million_tombstones(queue: &str) -> String {
+        format!(
+            "INSERT INTO sendmail_marker (id, kind, queue, at) \
+             SELECT lpad(to_hex(n), 32, '0')::uuid, 3, '{queue}', now() - interval '2 days' \
+             FROM generate_series(1, 1000000) n"
+        )
+    }
+
+    fn literal(id: QueueId) -> String {
+        format!("'{id}'")
+    }
 }
 
 impl Whole for MySql {
@@ -84,6 +104,14 @@ impl Whole for MySql {
     fn aged(minutes: u32) -> String {
         format!("UPDATE sendmail_marker SET at = at - INTERVAL {minutes} MINUTE")
     }
+
+    fn million_tombstones(queue: &str) -> String {
+        format!(
+            "INSERT INTO sendmail_marker (id, kind, queue, at) \
+             SELECT UNHEX(LPAD(HEX(seq), 32, '0')), 3, '{queue}', NOW() - INTERVAL 2 DAY \
+             FROM seq_1_to_1000000"
+        )
+    }
 }
 
 impl Whole for Sqlite {
@@ -103,6 +131,14 @@ impl Whole for Sqlite {
 
     fn aged(minutes: u32) -> String {
         format!("UPDATE sendmail_marker SET at = at - 60 * {minutes}")
+    }
+
+    fn million_tombstones(queue: &str) -> String {
+        format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000) \
+             INSERT INTO sendmail_marker (id, kind, queue, at) SELECT CAST(printf('%016d', i) AS BLOB), \
+             3, '{queue}', CAST(strftime('%s', 'now') AS INTEGER) - 172800 FROM n"
+        )
     }
 }
 
@@ -153,20 +189,22 @@ impl<DB: Whole> World<DB> {
 
     /// In an empty database that is there already.
     pub(crate) async fn at(url: String, folder: TempDir) -> Self {
-        let pool = connect::<DB>(&url).await;
-        sendmail_sqlx::migrate(&pool).await.unwrap();
-        let (queue, mailer) = (folder.path().join("queue"), TestMailer::new());
-        let world = Self { folder, url, pool, queue, mailer, events: Arc::default() };
+        let world = Self::cloned(url, folder).await;
+        sendmail_sqlx::migrate(&world.pool).await.unwrap();
         world.run(DB::TABLE).await;
         world
     }
 
+    /// In a database that has everything.
+    pub(crate) async fn cloned(url: String, folder: TempDir) -> Self {
+        let pool = connect::<DB>(&url).await;
+        let (queue, mailer) = (folder.path().join("queue"), TestMailer::new());
+        Self { folder, url, pool, queue, mailer, events: Arc::default() }
+    }
+
     /// Another host, with a queue of its own and the same database.
     pub(crate) async fn beside(&self) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (queue, mailer) = (folder.path().join("queue"), TestMailer::new());
-        let (url, pool) = (self.url.clone(), connect::<DB>(&self.url).await);
-        Self { folder, url, pool, queue, mailer, events: Arc::default() }
+        Self::cloned(self.url.clone(), tempfile::tempdir().unwrap()).await
     }
 
     /// A process of the service, which dies when it is dropped.
@@ -249,7 +287,9 @@ impl<DB: Whole> World<DB> {
 
     pub(crate) async fn undecided(&self) -> Vec<QueueId> {
         let undecided = self.store().await.undecided().await.unwrap();
-        undecided.into_iter().map(|message| message.id).collect()
+        let mut ids: Vec<QueueId> = undecided.into_iter().map(|message| message.id).collect();
+        ids.sort();
+        ids
     }
 
     /// The messages that were thrown away as rolled back.
