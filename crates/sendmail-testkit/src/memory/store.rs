@@ -74,6 +74,8 @@ impl QueueStore for MemoryStore {
                 item.place = Place::Staged;
             }
         }
+        drop(state);
+        self.wake();
         Ok(())
     }
 
