@@ -41,6 +41,8 @@
 mod admin;
 mod claim;
 mod claim_foreign;
+#[cfg(test)]
+mod counts;
 mod disk;
 #[cfg(test)]
 mod faults;
@@ -65,6 +67,7 @@ mod settle;
 mod store;
 mod sweep;
 mod takeover;
+mod undecided;
 mod wake;
 mod wishes;
 

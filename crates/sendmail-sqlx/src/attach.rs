@@ -52,7 +52,8 @@ pub trait AttachExt: Attach {
     /// # Cancel safety
     ///
     /// The connection stays usable. Dropped half-way, the message goes along with the transaction or
-    /// not; drop the transaction too if that matters.
+    /// not; drop the transaction too if that matters. A refusal that was not awaited any more, sqlx
+    /// reports at the connection's next statement, on PostgreSQL and MariaDB, as that of any statement.
     fn attach<C: SqlxConnection>(
         &self,
         connection: &mut C,

@@ -6,7 +6,7 @@
     message = "mail cannot be attached in `{Self}`",
     note = "sendmail-sqlx knows `sqlx::Postgres`, `sqlx::MySql` and `sqlx::Sqlite`, each with its feature"
 )]
-pub trait Engine: sealed::Steps {}
+pub trait Engine: sealed::Steps + crate::decision::Speak {}
 
 pub(crate) mod sealed {
     use sendmail_core::Dialect;
@@ -22,25 +22,33 @@ pub(crate) mod sealed {
         /// Makes the tables, while nobody else does.
         fn migrate(pool: &Pool<Self>) -> impl Future<Output = Result<()>> + Send;
 
-        /// What `sendmail_database` says, once `sendmail_marker` is known to be there.
-        fn identity(pool: &Pool<Self>) -> impl Future<Output = Result<Option<String>>> + Send;
+        /// What `sendmail_database` says: by [`IDENTITY`](super::IDENTITY), or by
+        /// [`COMPLETE`](super::COMPLETE).
+        fn identity(
+            pool: &Pool<Self>,
+            sql: &'static str,
+        ) -> impl Future<Output = Result<Option<String>>> + Send;
 
         /// Why it cannot be relied on to decide, if so.
         fn flaw(pool: &Pool<Self>) -> impl Future<Output = Result<Option<String>>> + Send;
     }
 }
 
-/// Fails when a table is missing. A left join, so that the row comes also where there is no marker.
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
-const IDENTITY: &str =
+/// Fails when a table that attaching needs is missing. The joins are outer ones, so that the row comes also
+/// where there is nothing else.
+pub(crate) const IDENTITY: &str =
     "SELECT d.resource FROM sendmail_database d LEFT JOIN sendmail_marker m ON 1 = 0";
+
+/// Fails when any table is missing.
+pub(crate) const COMPLETE: &str = "SELECT d.resource FROM sendmail_database d \
+     LEFT JOIN sendmail_marker m ON 1 = 0 LEFT JOIN sendmail_cursor c ON 1 = 0";
 
 #[cfg(feature = "postgres")]
 mod postgres {
     use sendmail_core::Dialect;
     use sqlx::{Pool, Postgres, Result};
 
-    use super::{Engine, IDENTITY, sealed::Steps};
+    use super::{Engine, sealed::Steps};
 
     impl Engine for Postgres {}
 
@@ -58,8 +66,8 @@ mod postgres {
             tx.commit().await
         }
 
-        async fn identity(pool: &Pool<Self>) -> Result<Option<String>> {
-            sqlx::query_scalar(IDENTITY).fetch_optional(pool).await
+        async fn identity(pool: &Pool<Self>, sql: &'static str) -> Result<Option<String>> {
+            sqlx::query_scalar(sql).fetch_optional(pool).await
         }
 
         async fn flaw(pool: &Pool<Self>) -> Result<Option<String>> {
@@ -79,7 +87,7 @@ mod mysql {
     use sendmail_core::Dialect;
     use sqlx::{MySql, Pool, Result};
 
-    use super::{Engine, IDENTITY, sealed::Steps};
+    use super::{Engine, sealed::Steps};
 
     impl Engine for MySql {}
 
@@ -100,8 +108,8 @@ mod mysql {
             Ok(())
         }
 
-        async fn identity(pool: &Pool<Self>) -> Result<Option<String>> {
-            sqlx::query_scalar(IDENTITY).fetch_optional(pool).await
+        async fn identity(pool: &Pool<Self>, sql: &'static str) -> Result<Option<String>> {
+            sqlx::query_scalar(sql).fetch_optional(pool).await
         }
 
         async fn flaw(pool: &Pool<Self>) -> Result<Option<String>> {
@@ -124,7 +132,7 @@ mod sqlite {
     use sendmail_core::Dialect;
     use sqlx::{Pool, Result, Sqlite};
 
-    use super::{Engine, IDENTITY, sealed::Steps};
+    use super::{Engine, sealed::Steps};
 
     impl Engine for Sqlite {}
 
@@ -137,8 +145,8 @@ mod sqlite {
             tx.commit().await
         }
 
-        async fn identity(pool: &Pool<Self>) -> Result<Option<String>> {
-            sqlx::query_scalar(IDENTITY).fetch_optional(pool).await
+        async fn identity(pool: &Pool<Self>, sql: &'static str) -> Result<Option<String>> {
+            sqlx::query_scalar(sql).fetch_optional(pool).await
         }
 
         async fn flaw(pool: &Pool<Self>) -> Result<Option<String>> {

@@ -32,7 +32,7 @@ pub(crate) fn explained(dialect: Dialect, operation: &'static str, error: sqlx::
     }
 }
 
-fn code(error: &sqlx::Error) -> Option<String> {
+pub(crate) fn code(error: &sqlx::Error) -> Option<String> {
     let error = error.as_database_error()?;
     // MySQL's SQLSTATE is one for many errors; its number tells them apart.
     #[cfg(feature = "mysql")]

@@ -45,7 +45,7 @@
 //!
 //! # How
 //!
-//! [`attach`](AttachExt::attach) writes the message into the queue, where nobody sees it, and inserts a
+//! [`SqlDelivery`] writes the message into the queue, where nobody sees it, and inserts a
 //! row of its own, the *marker*, in the transaction. Nobody has to be told of the commit: whoever works
 //! on the queue asks the database for the marker. No marker does not mean "rolled back", since a COMMIT
 //! may still run; so it inserts a *tombstone* under the same key, which decides the question for good.
@@ -64,11 +64,16 @@
 //! A mail goes with its savepoint: attached in a nested transaction (`tx.begin()`) that is rolled back,
 //! or followed by a `ROLLBACK TO` an earlier savepoint, it is not sent.
 //!
+//! # Events
+//!
+//! `SqlEventConsumer` calls a handler with each event of a queue, in a transaction that also moves the
+//! consumer's cursor: what the handler does in that database happens exactly once.
+//!
 //! # Tables
 //!
 //! `sendmail_database` (which database this is), `sendmail_marker` and `sendmail_cursor`. `migrate` makes
 //! them, or the texts in [`migrations`], run by whatever runs yours. The application's role needs SELECT
-//! on the first, and SELECT, INSERT and DELETE on the others.
+//! on the first, and SELECT, INSERT and DELETE on the second.
 //!
 //! # Other drivers
 //!
@@ -94,16 +99,22 @@
 mod attach;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod connection;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod decision;
 mod delivery;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod engine;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod error;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod events;
 mod marker;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod migrate;
 pub mod migrations;
 mod refusal;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod transaction;
 
 pub use delivery::SqlDelivery;
 
@@ -111,6 +122,12 @@ pub use delivery::SqlDelivery;
 pub use {
     attach::AttachExt,
     connection::SqlxConnection,
+    decision::SqlDecisionStore,
     engine::Engine,
+    events::{
+        Consumed, EventDatabase, EventSource, EventTrouble, SqlEventConsumer, SqlEventHandler,
+        StartAt, TroubleHook,
+    },
     migrate::{migrate, resource},
+    transaction::{Commit, InDoubt, MailTransaction, SqlDataManager},
 };

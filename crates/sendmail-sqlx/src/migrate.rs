@@ -3,12 +3,13 @@
 use sendmail_core::{Error, ErrorKind, ResourceId, Result};
 use sqlx::Pool;
 
-use crate::engine::Engine;
+use crate::engine::{COMPLETE, Engine, IDENTITY};
 use crate::error::explained;
 
 /// Makes the tables in the database of `pool`, if they are not there: what is in
 /// [`migrations`](crate::migrations), with a lock around it, so that any number of processes may call it
-/// at once, at every start.
+/// at once, at every start. Where they are all there it only looks: it then needs no right to create
+/// tables, and waits for no transaction.
 ///
 /// # Errors
 ///
@@ -19,6 +20,9 @@ use crate::error::explained;
 ///
 /// Cancel safe: repeat it.
 pub async fn migrate<DB: Engine>(pool: &Pool<DB>) -> Result<()> {
+    if let Ok(Some(_)) = DB::identity(pool, COMPLETE).await {
+        return Ok(());
+    }
     let made = DB::migrate(pool).await;
     made.map_err(|error| explained(DB::DIALECT, "make the tables", error))
 }
@@ -34,7 +38,7 @@ pub async fn migrate<DB: Engine>(pool: &Pool<DB>) -> Result<()> {
 /// Cancel safe: it only looks.
 pub async fn resource<DB: Engine>(pool: &Pool<DB>) -> Result<ResourceId> {
     const OPERATION: &str = "read the database's identity";
-    let found = DB::identity(pool).await;
+    let found = DB::identity(pool, IDENTITY).await;
     let found = found.map_err(|error| explained(DB::DIALECT, OPERATION, error))?;
     let text = found.ok_or_else(|| {
         let message = "the table sendmail_database is empty; if this database is new, run the migration \

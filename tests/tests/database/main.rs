@@ -1,4 +1,12 @@
 //! With real database servers.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
 
+mod attach;
+mod attach_refused;
+mod attached;
+mod commit;
+mod event_failures;
+mod events;
+mod fence;
 mod smoke;
+mod support;

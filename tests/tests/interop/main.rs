@@ -5,10 +5,13 @@
 mod clock;
 mod command_line;
 mod copies;
+mod database_servers;
+mod databases;
 mod deaths;
 mod delivery;
 mod events;
 mod foreign;
+mod freezing;
 mod full_disk;
 mod hostile;
 mod readers;

@@ -40,6 +40,19 @@ async fn the_file_may_be_run_instead_and_again() {
     assert!(hex.len() == 32 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()), "{identity}");
 }
 
+/// While somebody writes, another process may start.
+#[tokio::test]
+async fn where_the_tables_are_there_it_only_looks() {
+    for mode in MODES {
+        let scene = Scene::new(mode).await;
+        let options = scene.options().busy_timeout(std::time::Duration::ZERO);
+        let pool = SqlitePoolOptions::new().connect_with(options).await.unwrap();
+        let writer = scene.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        migrate(&pool).await.unwrap();
+        writer.rollback().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn databases_differ() {
     let (one, two) = (Scene::new(MODES[0]).await, Scene::new(MODES[0]).await);

@@ -80,6 +80,23 @@ impl Recovery {
         }
     }
 
+    /// Recovery of those messages of `store` alone that `decisions` decides: a part that joins later than
+    /// others, or comes and goes, beside a [`new`](Recovery::new) for what the store itself decides. It says
+    /// nothing of messages whose resource it does not know.
+    #[must_use]
+    pub fn of(
+        store: Arc<dyn QueueStore>,
+        clock: Arc<dyn Clock>,
+        decisions: Arc<dyn DecisionStore>,
+    ) -> Self {
+        let resource = decisions.resource_id().clone();
+        Self {
+            resources: BTreeMap::from([(resource, Arc::new(Resource::new(decisions)))]),
+            reports_unknown: false,
+            ..Self::new(store, clock)
+        }
+    }
+
     /// Lets it ask `store` as well: a database, or another queue.
     ///
     /// # Errors
@@ -189,7 +206,9 @@ impl Recovery {
     ///
     /// It is refused, and the message kept, while the process that wrote it lives, and where the one
     /// that decides can be asked and does not agree. Give all messages of a transaction, or half of it
-    /// is sent.
+    /// is sent. It may be done while the queue is frozen: after a restore that is the time for it. A message
+    /// that was discarded already is put back with
+    /// [`QueueAdmin::put_back`](sendmail_core::QueueAdmin::put_back).
     ///
     /// # Errors
     ///
