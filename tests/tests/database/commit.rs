@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sendmail_clock::SystemClock;
-use sendmail_core::{DataManager, Decision, ErrorKind};
+use sendmail_core::{DataManager, Decision, DecisionStore, ErrorKind};
 use sendmail_sqlx::{Commit, MailTransaction, SqlDataManager, SqlDecisionStore};
+use sendmail_testkit::ManualClock;
 use sendmail_testkit::suite::data_manager::{self, DataManagerHarness};
 use sendmail_testkit::suite::{CASE_TIMEOUT, run_case};
 use sendmail_tests::servers::{MariaDb, Postgres};
@@ -18,7 +19,7 @@ use sqlx::{MySql, Pool};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::fence::{Fenced, pool_of, queue, run, store};
+use crate::fence::{Fenced, fresh, pool_of, queue, run, store};
 use crate::support::{ORDER, on_each_server};
 
 const TABLES: &str = "CREATE TABLE orders (customer varchar(64) NOT NULL)";
@@ -46,6 +47,7 @@ on_each_server! {
     cut => a_line_cut_at_the_commit_on_postgres, a_line_cut_at_the_commit_on_mariadb;
     out_of_reach => postgres_out_of_reach_is_unknown_and_asked_again,
         mariadb_out_of_reach_is_unknown_and_asked_again;
+    hung => a_postgres_that_hangs_holds_nobody_up, a_mariadb_that_hangs_holds_nobody_up;
     ended => postgres_tells_a_transaction_that_a_statement_ended,
         mariadb_tells_a_transaction_that_a_statement_ended;
 }
@@ -126,6 +128,25 @@ async fn out_of_reach<DB: Fenced>(test: &str) {
     assert_eq!(orders(&pool).await, 1);
 }
 
+/// Time passes for the store alone, until it gives up; then the line is there again.
+async fn hung<DB: Fenced>(test: &str) {
+    let Some(pool) = shop::<DB>(test).await else { return };
+    let (proxy, through) = proxied(&pool).await;
+    let clock = ManualClock::default();
+    let store = SqlDecisionStore::connect(through, Arc::new(clock.clone()), queue()).await.unwrap();
+    let id = fresh();
+    proxy.store(STALL, Ordering::SeqCst);
+    let asking = store.clone();
+    let asked = tokio::spawn(async move { asking.fence(id, Duration::ZERO).await });
+    while !asked.is_finished() {
+        clock.advance(Duration::from_secs(1));
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(asked.await.unwrap().unwrap_err().kind(), ErrorKind::Timeout);
+    proxy.store(PASS, Ordering::SeqCst);
+    assert_eq!(store.fence(id, Duration::ZERO).await.unwrap(), Decision::Aborted);
+}
+
 async fn ended<DB: Fenced>(test: &str) {
     let Some(pool) = shop::<DB>(test).await else { return };
     let store = store(&pool).await;
@@ -168,6 +189,9 @@ const CUT_BEHIND: u8 = 2;
 /// Closes new connections at once.
 const REFUSE: u8 = 4;
 
+/// Swallows what the client says.
+const STALL: u8 = 8;
+
 /// A pool through a proxy to the server of `pool`, and what the proxy does.
 async fn proxied<DB: Fenced>(pool: &Pool<DB>) -> (Arc<AtomicU8>, Pool<DB>) {
     use sqlx::ConnectOptions;
@@ -200,6 +224,9 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, mode: Arc<AtomicU8>)
                 let asked = &asked[..length];
                 let commits = asked.windows(6).any(|word| word == b"COMMIT");
                 let mode = mode.load(Ordering::SeqCst);
+                if mode & STALL != 0 {
+                    continue;
+                }
                 if commits && mode & CUT_BEFORE != 0 {
                     return;
                 }

@@ -27,6 +27,9 @@ pub(crate) const CALL: Duration = Duration::from_secs(10);
 /// How many ids one statement names at most.
 pub(crate) const CHUNK: usize = 500;
 
+/// After how many errors in a row the others of a call are not tried.
+const MOST_FAILURES: u32 = 3;
+
 /// SQLite's locks go to whoever comes first, so that a fence which does not wait may never get one.
 const FILE_WAIT: Duration = Duration::from_secs(5);
 
@@ -138,6 +141,7 @@ impl<DB: Engine> SqlDecisionStore<DB> {
         let mut answers = HashMap::with_capacity(ids.len());
         let mut left = timeout;
         let mut lease = None;
+        let mut failures = 0;
         for id in ids {
             let before = self.inner.clock.now();
             let text = &self.inner.text;
@@ -167,11 +171,11 @@ impl<DB: Engine> SqlDecisionStore<DB> {
                 }
                 Ok(Decision::Unfinished) | Err(_) => Duration::ZERO,
             };
-            let hopeless = answer.as_ref().is_err_and(|error| error.kind() != ErrorKind::Uncertain);
+            failures = if answer.is_err() { failures + 1 } else { 0 };
             answers.insert(*id, answer);
-            if hopeless {
-                // A database that cannot be reached for one cannot be reached for the others: those are
-                // asked about again later, instead of waiting for each.
+            if failures == MOST_FAILURES {
+                // The database cannot be reached: the others are asked about later, instead of waiting
+                // for each. A single one in doubt keeps nobody back.
                 break;
             }
         }

@@ -126,10 +126,6 @@ impl<DB: Engine> Ending<DB> {
 /// committed; after it was sent only an `Ok` or the marker itself say that it is.
 async fn end<DB: Engine>(mut lease: Lease<DB>, in_doubt: InDoubt<DB>) -> Result<Commit<DB>> {
     let clock = &*in_doubt.store.inner.clock;
-    if DB::TransactionManager::get_transaction_depth(&lease) > 1 {
-        let message = "a nested transaction was neither committed nor rolled back";
-        return Ok(Commit::RolledBack(Error::new(ErrorKind::InvalidState, COMMIT, message)));
-    }
     let marked = bounded(clock, CALL, COMMIT, mark(&mut lease, &in_doubt)).await;
     match marked {
         Ok(true) => {}
@@ -138,6 +134,11 @@ async fn end<DB: Engine>(mut lease: Lease<DB>, in_doubt: InDoubt<DB>) -> Result<
             roll_back(lease, &in_doubt).await;
             return Ok(Commit::RolledBack(error));
         }
+    }
+    // Only now: a nested one that was dropped is rolled back by the driver when it is spoken to next.
+    if DB::TransactionManager::get_transaction_depth(&lease) > 1 {
+        let message = "a nested transaction was neither committed nor rolled back";
+        return Ok(Commit::RolledBack(Error::new(ErrorKind::InvalidState, COMMIT, message)));
     }
     match bounded(clock, COMMIT_WITHIN, COMMIT, commit(&mut lease, &in_doubt)).await {
         Ok(()) => {
@@ -211,8 +212,10 @@ async fn roll_back<DB: Engine>(mut lease: Lease<DB>, in_doubt: &InDoubt<DB>) -> 
         done.map_err(|error| from_sqlx(COMMIT, error))
     };
     let done = bounded(&*in_doubt.store.inner.clock, CALL, COMMIT, work).await;
-    lease.in_order(done.is_ok());
-    done.is_ok()
+    // With a nested one forgotten, that was all that was rolled back: the connection is closed.
+    let ended = done.is_ok() && DB::TransactionManager::get_transaction_depth(&lease) == 0;
+    lease.in_order(ended);
+    ended
 }
 
 impl<DB: Engine> Clone for InDoubt<DB> {

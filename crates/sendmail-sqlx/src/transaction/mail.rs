@@ -132,7 +132,7 @@ impl<DB: Engine> MailTransaction<DB> {
             done.map_err(|error| explained(DB::DIALECT, "roll back", error))
         };
         bounded(&*self.store.inner.clock, CALL, "roll back", work).await?;
-        lease.in_order(true);
+        lease.in_order(DB::TransactionManager::get_transaction_depth(&lease) == 0);
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "this program talks to the person who started it")]
 
+mod commit;
 mod contestants;
 mod report;
 
@@ -31,6 +32,8 @@ struct Arguments {
     json: bool,
 }
 
+const OF_1_KIB: &str = "messages of 1 KiB";
+
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
@@ -38,6 +41,8 @@ enum Part {
     Enqueue,
     /// Delivering them to Postfix's smtp-sink
     Drain,
+    /// What a mail costs a database transaction: attached, and as an outbox row
+    Commit,
 }
 
 #[tokio::main]
@@ -56,18 +61,26 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let (messages, rounds) = if arguments.quick { (300, 1) } else { (5000, 3) };
     let bench = Bench::new(messages)?;
     let is_wanted = |part| arguments.parts.is_empty() || arguments.parts.contains(&part);
-    for (part, title) in [(Part::Enqueue, "enqueue"), (Part::Drain, "drain")] {
-        if !is_wanted(part) {
-            continue;
-        }
-        let mut table = Table::new(title, messages);
-        for _ in 0..rounds {
-            match part {
-                Part::Enqueue => bench.enqueue(&mut table).await?,
-                Part::Drain => bench.drain(&mut table).await?,
-            }
-        }
+    let print = |table: &Table| {
         println!("{}", if arguments.json { table.json() } else { table.text() });
+    };
+    if is_wanted(Part::Enqueue) {
+        let mut table = Table::new("enqueue", messages, OF_1_KIB);
+        for _ in 0..rounds {
+            bench.enqueue(&mut table).await?;
+        }
+        print(&table);
+    }
+    if is_wanted(Part::Drain) {
+        let mut table = Table::new("drain", messages, OF_1_KIB);
+        for _ in 0..rounds {
+            bench.drain(&mut table).await?;
+        }
+        print(&table);
+    }
+    if is_wanted(Part::Commit) {
+        let (transactions, rounds) = if arguments.quick { (200, 1) } else { (2000, 5) };
+        commit::measure(transactions, rounds).await?.iter().for_each(print);
     }
     Ok(())
 }

@@ -5,8 +5,10 @@ use serde_json::json;
 /// The figures of one part.
 #[derive(Debug)]
 pub(crate) struct Table {
-    title: &'static str,
-    messages: usize,
+    title: String,
+    count: usize,
+    /// What is counted: `messages of 1 KiB`.
+    what: &'static str,
     rows: Vec<Row>,
 }
 
@@ -14,20 +16,20 @@ pub(crate) struct Table {
 #[derive(Debug)]
 struct Row {
     who: &'static str,
-    /// Messages per second, round by round.
+    /// How many per second, round by round.
     rates: Vec<f64>,
     /// Why it did not take part.
     absent: Option<String>,
 }
 
 impl Table {
-    pub(crate) fn new(title: &'static str, messages: usize) -> Self {
-        Self { title, messages, rows: Vec::new() }
+    pub(crate) fn new(title: impl Into<String>, count: usize, what: &'static str) -> Self {
+        Self { title: title.into(), count, what, rows: Vec::new() }
     }
 
-    /// Notes how long `who` took for all messages.
+    /// Notes how long `who` took for all of them.
     pub(crate) fn add(&mut self, who: &'static str, seconds: f64) {
-        let rate = self.messages as f64 / seconds.max(1e-9);
+        let rate = self.count as f64 / seconds.max(1e-9);
         self.row(who).rates.push(rate);
     }
 
@@ -46,7 +48,7 @@ impl Table {
 
     /// A table; the first row is what the others are compared with.
     pub(crate) fn text(&self) -> String {
-        let mut text = format!("{}: {} messages of 1 KiB\n", self.title, self.messages);
+        let mut text = format!("{}: {} {}\n", self.title, self.count, self.what);
         let first = self.rows.first().and_then(Row::median);
         for row in &self.rows {
             let line = match (row.median(), &row.absent) {
@@ -67,7 +69,8 @@ impl Table {
         let row = |row: &Row| {
             json!({
                 "part": self.title,
-                "messages": self.messages,
+                "count": self.count,
+                "what": self.what,
                 "who": row.who,
                 "median_per_second": row.median().map(f64::round),
                 "per_second": row.rates.iter().map(|rate| rate.round()).collect::<Vec<_>>(),
@@ -103,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_table_has_medians_ratios_and_who_is_absent() {
-        let mut table = Table::new("drain", 100);
+        let mut table = Table::new("drain", 100, "messages");
         for seconds in [1.0, 4.0, 2.0] {
             table.add("first", seconds);
         }
