@@ -6,6 +6,10 @@ CREATE TABLE IF NOT EXISTS sendmail_database (
     one tinyint NOT NULL DEFAULT 1 PRIMARY KEY CHECK (one = 1),
     resource varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
 ) ENGINE = InnoDB;
+-- A database whose markers are gone does not know any more what it committed: it is another one from now
+-- on, so that nobody takes its silence for a rollback.
+DELETE FROM sendmail_database WHERE NOT EXISTS (SELECT 1 FROM information_schema.tables
+    WHERE table_schema = DATABASE() AND table_name = 'sendmail_marker');
 -- Replicas receive the value of a variable, where they would draw other random bytes themselves.
 SET @sendmail_resource = CONCAT('db-', LOWER(HEX(RANDOM_BYTES(16))));
 INSERT IGNORE INTO sendmail_database (one, resource) VALUES (1, @sendmail_resource);

@@ -6,6 +6,9 @@ CREATE TABLE IF NOT EXISTS sendmail_database (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     resource varchar(64) NOT NULL
 );
+-- A database whose markers are gone does not know any more what it committed: it is another one from now
+-- on, so that nobody takes its silence for a rollback.
+DELETE FROM sendmail_database WHERE to_regclass('sendmail_marker') IS NULL;
 INSERT INTO sendmail_database (resource)
     VALUES ('db-' || replace(gen_random_uuid()::text, '-', ''))
     ON CONFLICT (one) DO NOTHING;

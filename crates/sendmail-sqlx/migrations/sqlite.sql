@@ -6,6 +6,10 @@ CREATE TABLE IF NOT EXISTS sendmail_database (
     one INTEGER PRIMARY KEY DEFAULT 1 CHECK (one = 1),
     resource TEXT NOT NULL
 );
+-- A database whose markers are gone does not know any more what it committed: it is another one from now
+-- on, so that nobody takes its silence for a rollback.
+DELETE FROM sendmail_database
+    WHERE NOT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'sendmail_marker');
 INSERT OR IGNORE INTO sendmail_database (one, resource)
     VALUES (1, 'db-' || lower(hex(randomblob(16))));
 

@@ -11,7 +11,7 @@ use sendmail_sqlx::SqlDecisionStore;
 use sendmail_testkit::ManualClock;
 use sendmail_tests::orders::Orders as _;
 use sendmail_tests::servers::{Engine as _, MariaDb, MariaDbEngine, Postgres, PostgresEngine};
-use sendmail_txn::{Finding, Recovery, RecoveryReport};
+use sendmail_txn::{Finding, Recovery, RecoveryReport, Ruling};
 use sqlx::pool::PoolOptions;
 use sqlx::{MySql, Sqlite};
 
@@ -84,15 +84,32 @@ async fn a_table_that_is_gone<DB: Whole>(test: &str) {
     all_is_well(&world).await;
 }
 
-/// What the table said is forgotten, as by a restore: what was in doubt counts as rolled back, is not sent, and
-/// can be put back.
+/// What the table said is forgotten, so that its silence means nothing: with the new table the database is
+/// another one, and an operator decides.
 async fn a_table_that_was_dropped_and_made_anew<DB: Whole>(test: &str) {
     let Some(world) = World::<DB>::open(test).await else { return };
     two(&world).await;
+    let (recovery, process) = (world.recovery().await, world.process().await);
     world.run("DROP TABLE sendmail_marker").await;
     sendmail_sqlx::migrate(&world.pool).await.unwrap();
-    world.settle().await;
-    assert_eq!((world.copies(2), world.discarded().await.len()), (vec![0, 0], 2));
+    for error in both_are_kept(&world, &recovery).await {
+        says(&error, ErrorKind::InvalidInput, "not the database that is asked about");
+    }
+    assert_eq!(told(&world.recover().await), [("unknown resource", "kept"); 2]);
+    let mut tx = world.pool.begin_with(DB::BEGIN).await.unwrap();
+    let error = process.attach(&mut tx, 3).await.unwrap_err();
+    says(&error, ErrorKind::InvalidInput, "another database");
+    tx.rollback().await.unwrap();
+    let ids = world.undecided().await;
+    drop(process);
+    let recovery = world.recovery().await;
+    recovery.decide(&ids[..1], Ruling::Committed).await.unwrap();
+    recovery.decide(&ids[1..], Ruling::Aborted).await.unwrap();
+    all_is_well(&world).await;
+    // A second migration changes nothing.
+    let identity = sendmail_sqlx::resource(&world.pool).await.unwrap();
+    sendmail_sqlx::migrate(&world.pool).await.unwrap();
+    assert_eq!(sendmail_sqlx::resource(&world.pool).await.unwrap(), identity);
 }
 
 /// The address leads to another database now, which has the tables as well.
