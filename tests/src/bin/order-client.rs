@@ -113,7 +113,7 @@ impl<DB: Orders> Client<DB> {
             Ok::<_, sendmail_tests::Error>(service.order(2).await?.commit().await?)
         })?;
         let (opened, opens) = mpsc::channel();
-        let (commits, open) = (service.clone(), service.clone());
+        let (commits, open) = (service.clone(), service);
         let told = opened.clone();
         runtime.spawn(async move {
             let Ok(tx) = commits.order(3).await else { return };

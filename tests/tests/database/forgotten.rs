@@ -9,13 +9,17 @@ use sendmail_sqlx::SqlDecisionStore;
 use sendmail_testkit::ManualClock;
 use sendmail_txn::Recovery;
 
+use crate::support::on_each_server;
 use crate::world::{Whole, World, on_each_database, store_id, told};
 
 on_each_database! {
     a_marker_that_was_left_is_cleaned_up => left_marker_postgres, left_marker_mariadb, left_marker_sqlite;
     a_committed_mail_whose_file_is_gone_is_an_alarm => gone_postgres, gone_mariadb, gone_sqlite;
     a_discarded_mail_whose_marker_came_back_is_an_alarm => came_back_postgres, came_back_mariadb, came_back_sqlite;
-    cleaning_up_waits_for_no_transaction => cleaning_postgres, cleaning_mariadb, cleaning_sqlite;
+}
+
+on_each_server! {
+    cleaning_up_waits_for_no_transaction => cleaning_postgres, cleaning_mariadb;
 }
 
 /// Somebody who looks for the first time, when everything that is there is a quarter of an hour old.
@@ -63,9 +67,6 @@ async fn a_marker_that_was_left_is_cleaned_up<DB: Whole>(test: &str) {
 /// Neither for those that are open, nor they for it.
 async fn cleaning_up_waits_for_no_transaction<DB: Whole>(test: &str) {
     let Some(world) = World::<DB>::open(test).await else { return };
-    if DB::ONE_WRITER {
-        return;
-    }
     let process = world.process().await;
     for number in 1..=9 {
         process.commit(number).await;

@@ -17,6 +17,7 @@ on_each_database! {
     the_queue_is_restored_before_the_markers_are_deleted => marked_postgres, marked_mariadb, marked_sqlite;
     two_hosts_share_a_database => two_hosts_postgres, two_hosts_mariadb, two_hosts_sqlite;
     the_database_is_cloned => cloned_postgres, cloned_mariadb, cloned_sqlite;
+    a_queue_is_pointed_at_a_clone => pointed_postgres, pointed_mariadb, pointed_sqlite;
     an_operator_decides => decided_postgres, decided_mariadb, decided_sqlite;
 }
 
@@ -184,6 +185,28 @@ async fn clone_of<DB: Whole>(test: &str, original: &World<DB>) -> Option<World<D
     let url = DB::create(test, &format!("{test}_clone"), folder.path())?;
     DB::load(&url, &original.back_up().await);
     Some(World::cloned(url, folder).await)
+}
+
+/// Which nobody should do: the clone knows nothing of what is committed in the original since. The mail is not
+/// sent, and can be put back.
+async fn a_queue_is_pointed_at_a_clone<DB: Whole>(test: &str) {
+    if World::<DB>::can_back_up(test).is_none() {
+        return;
+    }
+    let Some(original) = World::<DB>::open(test).await else { return };
+    let Some(mut clone) = clone_of(test, &original).await else { return };
+    clone.queue.clone_from(&original.queue);
+    let process = original.process().await;
+    process.commit(1).await;
+    drop(process);
+    clone.settle().await;
+    original.settle().await;
+    assert_eq!((clone.copies(1), original.copies(1)), (vec![0], vec![0]));
+    let discarded = original.discarded().await;
+    assert_eq!(discarded.len(), 1);
+    original.store().await.put_back(discarded[0]).await.unwrap();
+    original.settle().await;
+    assert_eq!(original.copies(1), [1]);
 }
 
 /// The database is gone for good.
