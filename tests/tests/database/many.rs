@@ -130,7 +130,7 @@ impl Findings {
                     *self.unanswered.entry(error.to_string()).or_default() += 1;
                 }
                 Finding::Unfinished => {
-                    *self.unanswered.entry("unfinished".into()).or_default() += 1
+                    *self.unanswered.entry("unfinished".into()).or_default() += 1;
                 }
                 // Another has just done it.
                 Finding::NotUndecided => {}

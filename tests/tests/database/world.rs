@@ -171,7 +171,8 @@ fn finish(mut command: Command, input: &[u8]) -> Vec<u8> {
 
 /// A service, its database and its queue.
 pub(crate) struct World<DB: Whole> {
-    pub(crate) folder: TempDir,
+    /// With everything of it on this host; removed when this is dropped.
+    _folder: TempDir,
     pub(crate) url: String,
     pub(crate) pool: Pool<DB>,
     pub(crate) queue: PathBuf,
@@ -199,7 +200,7 @@ impl<DB: Whole> World<DB> {
     pub(crate) async fn cloned(url: String, folder: TempDir) -> Self {
         let pool = connect::<DB>(&url).await;
         let (queue, mailer) = (folder.path().join("queue"), TestMailer::new());
-        Self { folder, url, pool, queue, mailer, events: Arc::default() }
+        Self { _folder: folder, url, pool, queue, mailer, events: Arc::default() }
     }
 
     /// Another host, with a queue of its own and the same database.
