@@ -22,12 +22,22 @@ pub enum EntryState {
     Held,
     /// Given up; kept for people.
     Failed,
+    /// Thrown away as rolled back; kept for some days. Not part of the queue: a filter means it only if
+    /// it asks for this state.
+    Discarded,
 }
 
 impl EntryState {
     /// Every state, in the order of a message's life.
-    pub const ALL: [Self; 6] =
-        [Self::Staged, Self::Queued, Self::Claimed, Self::Deferred, Self::Held, Self::Failed];
+    pub const ALL: [Self; 7] = [
+        Self::Staged,
+        Self::Queued,
+        Self::Claimed,
+        Self::Deferred,
+        Self::Held,
+        Self::Failed,
+        Self::Discarded,
+    ];
 
     /// The word that stands in lists and in JSON.
     #[must_use]
@@ -39,6 +49,7 @@ impl EntryState {
             Self::Deferred => "deferred",
             Self::Held => "held",
             Self::Failed => "failed",
+            Self::Discarded => "discarded",
         }
     }
 
@@ -109,7 +120,7 @@ pub struct EntryDetail {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Filter {
-    /// In one of these states; empty: in any.
+    /// In one of these states; empty: in any but [`EntryState::Discarded`].
     pub states: Vec<EntryState>,
     /// With one of these keys; empty: with any.
     pub ids: Vec<QueueId>,
@@ -139,7 +150,8 @@ impl Filter {
         let id = |wanted: &Option<MessageId>| {
             wanted.as_ref().is_some_and(|id| self.message_ids.contains(id))
         };
-        (self.states.is_empty() || self.states.contains(&entry.state))
+        let any = self.states.is_empty() && entry.state != EntryState::Discarded;
+        (any || self.states.contains(&entry.state))
             && (self.ids.is_empty() || self.ids.contains(&entry.id))
             && (self.message_ids.is_empty() || id(&entry.message_id))
             && self.reverse_path.as_ref().is_none_or(|path| *path == entry.reverse_path)
@@ -178,6 +190,8 @@ pub struct StateCount {
 pub struct Statistics {
     /// One for each state, in the order of [`EntryState::ALL`].
     pub states: Vec<StateCount>,
+    /// Whether the queue is frozen.
+    pub frozen: bool,
     /// Things in the queue that cannot be messages, or not yet: what and why, in words.
     pub set_aside: Vec<String>,
 }
@@ -260,6 +274,35 @@ pub trait QueueAdmin: Send + Sync {
     /// Cancel safe: it is done or it is not, and may be repeated.
     async fn remove(&self, id: QueueId) -> Result<AdminOutcome>;
 
+    /// Queues a discarded message after all: due at once. For one that was discarded wrongly, because
+    /// a database was restored to a time before its commit.
+    ///
+    /// # Errors
+    ///
+    /// It could not be done.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it is done or it is not, and may be repeated.
+    async fn put_back(&self, id: QueueId) -> Result<AdminOutcome>;
+
+    /// Freezes the queue, or thaws it: see
+    /// [`QueueStore::is_frozen`](crate::QueueStore::is_frozen). Messages that are with a worker
+    /// are finished by it. Returns whether that changed anything.
+    ///
+    /// # Durability
+    ///
+    /// A frozen queue stays frozen over restarts of processes and machine.
+    ///
+    /// # Errors
+    ///
+    /// It could not be done.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it is done or it is not, and may be repeated.
+    async fn set_frozen(&self, frozen: bool) -> Result<bool>;
+
     /// Counts and ages.
     ///
     /// # Errors
@@ -296,5 +339,14 @@ mod tests {
             ..Filter::default()
         }));
         assert!(!check(Filter { queued_before: Some(Timestamp::EPOCH), ..Filter::default() }));
+    }
+
+    #[test]
+    fn discarded_messages_are_meant_only_if_asked_for() {
+        let id = QueueId::mint(Timestamp::EPOCH);
+        let entry = Entry::new(id, EntryState::Discarded);
+        let asked = Filter { states: vec![EntryState::Discarded], ..Filter::default() };
+        assert!(asked.matches(&entry));
+        assert!(!Filter { ids: vec![id], ..Filter::default() }.matches(&entry));
     }
 }

@@ -47,6 +47,35 @@ pub trait DecisionStore: Send + Sync {
     /// Cancel safe: a fence that was set stays set, and the next call tells.
     async fn fence(&self, id: QueueId, timeout: Duration) -> Result<Decision>;
 
+    /// Settles what became of each of `ids`, waiting at most about `timeout` in all.
+    ///
+    /// A store that settles many at once cheaper than one by one has a way of its own; this one lets the
+    /// first that is unfinished use the time up, and asks about the others without waiting.
+    ///
+    /// # Errors
+    ///
+    /// For each id as [`fence`](Self::fence): one in doubt keeps no other back.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, as [`fence`](Self::fence).
+    async fn fence_all(
+        &self,
+        ids: &[QueueId],
+        timeout: Duration,
+    ) -> Vec<(QueueId, Result<Decision>)> {
+        let mut left = timeout;
+        let mut answers = Vec::with_capacity(ids.len());
+        for id in ids {
+            let answer = self.fence(*id, left).await;
+            if !matches!(answer, Ok(Decision::Committed | Decision::Aborted)) {
+                left = Duration::ZERO;
+            }
+            answers.push((*id, answer));
+        }
+        answers
+    }
+
     /// Says that nobody will ask about `ids` any more: their messages are published, and that is
     /// durable. The store may forget them, at its leisure.
     ///
@@ -58,6 +87,32 @@ pub trait DecisionStore: Send + Sync {
     ///
     /// Cancel safe.
     async fn forget(&self, ids: &[QueueId]) -> Result<()>;
+
+    /// At most `limit` messages that it knows to be committed since at least `age`, by its own clock,
+    /// and that nobody has told it to forget: whoever should have died first, or the message is lost.
+    /// A store that finds out by itself what it may forget answers none.
+    ///
+    /// # Errors
+    ///
+    /// It could not be asked.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only looks.
+    async fn remembered(&self, age: Duration, limit: usize) -> Result<Vec<QueueId>>;
+
+    /// Housekeeping: carries out what `forget` left for later, and removes some of what is older than
+    /// a day and cannot matter any more, such as fences. Returns how many records it removed; more may
+    /// be left.
+    ///
+    /// # Errors
+    ///
+    /// Some of it could not be done; repeat it later.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: repeat it.
+    async fn sweep(&self) -> Result<usize>;
 }
 
 /// A [`DecisionStore`] that is told what to decide: the side of a queue that commits transactions

@@ -89,6 +89,8 @@ mock! {
         async fn publish(&self, ids: &[QueueId]) -> Result<()>;
         async fn discard(&self, ids: &[QueueId], why: Discard) -> Result<Vec<MailEvent>>;
         async fn undecided(&self) -> Result<Vec<Undecided>>;
+        async fn known(&self, ids: &[QueueId]) -> Result<Vec<QueueId>>;
+        async fn is_frozen(&self) -> Result<bool>;
         async fn claim(&self, max: usize) -> Result<Claimed>;
         async fn load(&self, claim: &Claim) -> Result<Loaded>;
         async fn renew(&self, claim: &Claim) -> Result<()>;
@@ -119,6 +121,10 @@ mock! {
         pub fn retry_now(&self, id: QueueId) -> Result<AdminOutcome>;
         /// [`QueueAdmin::remove`].
         pub fn remove(&self, id: QueueId) -> Result<AdminOutcome>;
+        /// [`QueueAdmin::put_back`].
+        pub fn put_back(&self, id: QueueId) -> Result<AdminOutcome>;
+        /// [`QueueAdmin::set_frozen`].
+        pub fn set_frozen(&self, frozen: bool) -> Result<bool>;
         /// [`QueueAdmin::statistics`].
         pub fn statistics(&self) -> Result<Statistics>;
     }
@@ -159,6 +165,14 @@ impl QueueAdmin for MockQueueAdmin {
         self.remove(id)
     }
 
+    async fn put_back(&self, id: QueueId) -> Result<AdminOutcome> {
+        self.put_back(id)
+    }
+
+    async fn set_frozen(&self, frozen: bool) -> Result<bool> {
+        self.set_frozen(frozen)
+    }
+
     async fn statistics(&self) -> Result<Statistics> {
         self.statistics()
     }
@@ -173,6 +187,8 @@ mock! {
         async fn visible(&self, ids: &[QueueId]) -> Result<Vec<QueueId>>;
         async fn fence(&self, id: QueueId, timeout: Duration) -> Result<Decision>;
         async fn forget(&self, ids: &[QueueId]) -> Result<()>;
+        async fn remembered(&self, age: Duration, limit: usize) -> Result<Vec<QueueId>>;
+        async fn sweep(&self) -> Result<usize>;
     }
 }
 
@@ -185,6 +201,8 @@ mock! {
         async fn visible(&self, ids: &[QueueId]) -> Result<Vec<QueueId>>;
         async fn fence(&self, id: QueueId, timeout: Duration) -> Result<Decision>;
         async fn forget(&self, ids: &[QueueId]) -> Result<()>;
+        async fn remembered(&self, age: Duration, limit: usize) -> Result<Vec<QueueId>>;
+        async fn sweep(&self) -> Result<usize>;
     }
     #[async_trait]
     impl DecisionLog for DecisionLog {

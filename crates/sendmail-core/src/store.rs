@@ -298,6 +298,30 @@ pub trait QueueStore: Send + Sync {
     /// Cancel safe: it is done or it is not, and may be repeated.
     async fn undecided(&self) -> Result<Vec<Undecided>>;
 
+    /// Which of `ids` the queue or its history knows as published: waiting, with a worker, held, failed,
+    /// or gone after an end that the history tells. Neither undecided nor discarded ones.
+    ///
+    /// # Errors
+    ///
+    /// Queue or history could not be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only looks.
+    async fn known(&self, ids: &[QueueId]) -> Result<Vec<QueueId>>;
+
+    /// Whether an operator has frozen the queue: [`claim`](Self::claim) then brings nothing, `sweep`
+    /// decides nothing, and whoever recovers must let undecided messages be. Everything else goes on.
+    ///
+    /// # Errors
+    ///
+    /// It could not be found out; treat the queue as frozen.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only looks.
+    async fn is_frozen(&self) -> Result<bool>;
+
     /// Claims at most `max` messages that are due, in no particular order, each for this worker alone
     /// while it lives. Takes over what dead workers left; each recipient that a dead worker may have
     /// served is announced by a possible-duplicate event before it is claimed again.

@@ -1,0 +1,27 @@
+-- sendmail-rs, MariaDB 10.11 and later, MySQL 8. Safe to run again.
+
+-- Which database this is: mail that was attached here says so, and nobody else is asked about it.
+CREATE TABLE IF NOT EXISTS sendmail_database (
+    one tinyint NOT NULL DEFAULT 1 PRIMARY KEY CHECK (one = 1),
+    resource varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
+) ENGINE = InnoDB;
+INSERT INTO sendmail_database (one, resource)
+    SELECT 1, CONCAT('db-', LOWER(HEX(RANDOM_BYTES(16)))) FROM DUAL
+    WHERE NOT EXISTS (SELECT 1 FROM sendmail_database);
+
+-- One row for each mail whose transaction was not finished everywhere yet, and for each that was
+-- fenced off as rolled back. kind: 1 mail, 2 transaction, 3 tombstone.
+CREATE TABLE IF NOT EXISTS sendmail_marker (
+    id binary(16) NOT NULL PRIMARY KEY,
+    kind tinyint NOT NULL CHECK (kind BETWEEN 1 AND 3),
+    queue varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    at timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3)
+) ENGINE = InnoDB;
+
+-- How far each consumer has read the events of a queue.
+CREATE TABLE IF NOT EXISTS sendmail_cursor (
+    consumer varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    queue varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    position text CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    PRIMARY KEY (consumer, queue)
+) ENGINE = InnoDB;

@@ -1,0 +1,2 @@
+//! Mail that joins a database transaction which the application begins and commits: PostgreSQL,
+//! MariaDB, MySQL or SQLite.
