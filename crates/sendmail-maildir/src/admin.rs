@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use sendmail_core::{
     AdminOutcome, Cursor, Entry, EntryDetail, EntryState, Error, ErrorKind, Filter, MailEvent,
-    QueueId, Result, StateCount, Statistics, Timestamp,
+    MailEventKind, QueueId, Result, StateCount, Statistics, Timestamp,
 };
 
 use crate::disk::{Dir, Kind};
@@ -33,7 +33,10 @@ pub(crate) struct Located<'a> {
 
 impl Queue {
     pub(crate) fn list(&self, filter: &Filter, visit: Visit<'_>) -> Result<()> {
-        let wanted = |state: &EntryState| filter.states.is_empty() || filter.states.contains(state);
+        let wanted = |state: &EntryState| match filter.states.as_slice() {
+            [] => *state != EntryState::Discarded,
+            states => states.contains(state),
+        };
         for state in EntryState::ALL.into_iter().filter(wanted) {
             let mut each = |dir: &Dir, file: &[u8], kind: Kind| -> io::Result<ControlFlow<()>> {
                 match self.entry(dir, file, kind, state) {
@@ -50,7 +53,11 @@ impl Queue {
     }
 
     /// Calls `each` for every name in the directories of a state.
-    fn for_each_file(&self, state: EntryState, each: Each<'_>) -> io::Result<ControlFlow<()>> {
+    pub(crate) fn for_each_file(
+        &self,
+        state: EntryState,
+        each: Each<'_>,
+    ) -> io::Result<ControlFlow<()>> {
         for dir in self.directories(state)? {
             for name in dir.names()? {
                 let name = name?;
@@ -91,6 +98,7 @@ impl Queue {
             EntryState::Failed => {
                 vec![Handle::Lent(&layout.failed_new), Handle::Lent(&layout.failed_cur)]
             }
+            EntryState::Discarded => vec![Handle::Lent(&layout.discarded)],
             EntryState::Staged | EntryState::Claimed | EntryState::Deferred => Vec::new(),
         };
         dirs.extend(match state {
@@ -98,7 +106,7 @@ impl Queue {
             EntryState::Deferred => below(&layout.deferred, due_folders(layout)?)?,
             EntryState::Staged => below(&layout.staged, children(&layout.staged)?)?,
             EntryState::Claimed => below(&layout.claimed, children(&layout.claimed)?)?,
-            EntryState::Held | EntryState::Failed => Vec::new(),
+            EntryState::Held | EntryState::Failed | EntryState::Discarded => Vec::new(),
         });
         Ok(dirs)
     }
@@ -132,7 +140,7 @@ impl Queue {
             _ => None,
         };
         entry.size = dir.stat(file).ok().and_then(|stat| u64::try_from(stat.st_size).ok())?;
-        if state == EntryState::Staged {
+        if matches!(state, EntryState::Staged | EntryState::Discarded) {
             entry.resource = read_head(dir, file).map(|head| head.resource);
         }
         match self.read_message(dir, file, name) {
@@ -161,7 +169,7 @@ impl Queue {
         Some(entry)
     }
 
-    /// Where a message is. Looks first where most are, then through all names.
+    /// Where a message of the queue is. Looks first where most are, then through all names.
     pub(crate) fn locate(&self, id: QueueId) -> io::Result<Option<Located<'_>>> {
         let likely = MessageName::new(id);
         let file = likely.encode();
@@ -169,7 +177,7 @@ impl Queue {
             let dir = Handle::Lent(&self.layout.new);
             return Ok(Some(Located { dir, file, name: likely, state: EntryState::Queued }));
         }
-        for state in EntryState::ALL {
+        for state in EntryState::ALL.into_iter().filter(|state| *state != EntryState::Discarded) {
             for dir in self.directories(state)? {
                 for name in dir.names()? {
                     let file = name?.bytes;
@@ -184,6 +192,18 @@ impl Queue {
                         return Ok(Some(Located { dir, file, name, state }));
                     }
                 }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where a message that was thrown away as rolled back is kept.
+    fn locate_discarded(&self, id: QueueId) -> io::Result<Option<Located<'_>>> {
+        for name in self.layout.discarded.names()? {
+            let file = name?.bytes;
+            if let Some(name) = MessageName::decode(&file).filter(|name| name.id == id) {
+                let dir = Handle::Lent(&self.layout.discarded);
+                return Ok(Some(Located { dir, file, name, state: EntryState::Discarded }));
             }
         }
         Ok(None)
@@ -205,7 +225,10 @@ impl Queue {
     pub(crate) fn show(&self, id: QueueId) -> Result<EntryDetail> {
         let operation = "show the message";
         let trouble = |error| Error::io(operation, error).with("queue id", id);
-        let located = self.locate(id).map_err(trouble)?;
+        let located = match self.locate(id).map_err(trouble)? {
+            None => self.locate_discarded(id).map_err(trouble)?,
+            some => some,
+        };
         let history = self.history(id)?;
         let Some(Located { dir, file, name, state }) = located else {
             if history.is_empty() {
@@ -275,6 +298,36 @@ impl Queue {
         Err(io::Error::other("it keeps moving; try again"))
     }
 
+    /// Queues a discarded message, due at once.
+    pub(crate) fn put_back(&self, id: QueueId) -> Result<AdminOutcome> {
+        let operation = "put the message back";
+        let trouble = |error| Error::io(operation, error).with("queue id", id);
+        let Some(Located { dir, file, name, .. }) = self.locate_discarded(id).map_err(trouble)?
+        else {
+            let found = self.locate(id).map_err(trouble)?;
+            return Ok(found.map_or(AdminOutcome::NotFound, |_| AdminOutcome::Unchanged));
+        };
+        // A copy that a restored backup brought along: what was published is not sent once more.
+        if !self.known(&[id])?.is_empty() {
+            return Ok(AdminOutcome::Unchanged);
+        }
+        let put_back = || -> io::Result<Option<MailEvent>> {
+            let options = read_head(&dir, &file).map(|head| head.envelope.options().clone());
+            let place = options.map_or(Place::New, |options| Place::lane(&options));
+            if !self.file_again(&dir, &file, &place, name)? {
+                return Ok(None);
+            }
+            dir.sync()?;
+            let event = MailEvent::new(MailEventKind::Released, self.now()).about(id, None);
+            let event = event.with_detail("put back by an operator after it had been discarded");
+            self.log(std::slice::from_ref(&event))?;
+            self.wake.signal();
+            Ok(Some(event))
+        };
+        let event = put_back().map_err(trouble)?;
+        Ok(event.map_or(AdminOutcome::Unchanged, |event| AdminOutcome::Done(Box::new(event))))
+    }
+
     /// Moves a message to another place, durably; false if it was gone.
     fn file_again(
         &self,
@@ -332,6 +385,7 @@ impl Queue {
             let oldest = oldest.map(|at| now.saturating_since(at));
             statistics.states.push(StateCount { state, count, oldest });
         }
+        statistics.frozen = self.is_frozen()?;
         statistics.set_aside = self.take_set_aside();
         Ok(statistics)
     }

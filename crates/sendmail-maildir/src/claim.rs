@@ -30,6 +30,9 @@ impl Queue {
     pub(crate) fn claim(&self, max: usize) -> Result<Claimed> {
         let operation = "claim messages";
         let trouble = |error| Error::io(operation, error);
+        if self.has_frozen().map_err(trouble)? {
+            return Ok(Claimed::default());
+        }
         // What one dead worker left keeps nobody from what the others have; it was noted.
         let _ = self.take_over_from_the_dead();
         let mut batch = Batch::default();

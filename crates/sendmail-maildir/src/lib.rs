@@ -32,6 +32,9 @@
 //! | `.journal/` | what workers did: recovery and event log |
 //! | `.wishes/` | what an operator wants of claimed messages |
 //!
+//! The file `.frozen` is there while an operator has frozen the queue, and `.queue` says what the queue is
+//! called.
+//!
 //! **What is absent.** This crate knows nothing of SMTP or SQL, and decides nothing about retries: it
 //! does what the settlement says.
 
@@ -43,10 +46,12 @@ mod disk;
 mod faults;
 mod foreign;
 mod format;
+mod freeze;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod held;
 mod journal;
+mod known;
 mod layout;
 mod manifest;
 mod name;

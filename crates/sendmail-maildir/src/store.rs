@@ -130,6 +130,15 @@ impl QueueStore for MaildirStore {
         self.run("list undecided messages", Queue::undecided).await
     }
 
+    async fn known(&self, ids: &[QueueId]) -> Result<Vec<QueueId>> {
+        let ids = ids.to_vec();
+        self.run("look for published messages", move |queue| queue.known(&ids)).await
+    }
+
+    async fn is_frozen(&self) -> Result<bool> {
+        self.run("find out whether the queue is frozen", Queue::is_frozen).await
+    }
+
     async fn claim(&self, max: usize) -> Result<Claimed> {
         self.run("claim messages", move |queue| queue.claim(max)).await
     }
@@ -205,6 +214,16 @@ impl DecisionStore for MaildirStore {
     async fn forget(&self, ids: &[QueueId]) -> Result<()> {
         let ids = ids.to_vec();
         self.run("forget the decisions", move |queue| queue.forget(&ids)).await
+    }
+
+    /// None: the queue's own sweep finds out what may be forgotten.
+    async fn remembered(&self, _age: Duration, _limit: usize) -> Result<Vec<QueueId>> {
+        Ok(Vec::new())
+    }
+
+    /// Nothing: the queue's own sweep does it.
+    async fn sweep(&self) -> Result<usize> {
+        Ok(0)
     }
 }
 
@@ -282,6 +301,14 @@ impl QueueAdmin for MaildirStore {
     async fn remove(&self, id: QueueId) -> Result<AdminOutcome> {
         let from = [EntryState::Queued, EntryState::Deferred, EntryState::Held, EntryState::Failed];
         self.run("remove the message", move |queue| queue.act(id, Wish::Remove, &from)).await
+    }
+
+    async fn put_back(&self, id: QueueId) -> Result<AdminOutcome> {
+        self.run("put the message back", move |queue| queue.put_back(id)).await
+    }
+
+    async fn set_frozen(&self, frozen: bool) -> Result<bool> {
+        self.run("freeze the queue", move |queue| queue.set_frozen(frozen)).await
     }
 
     async fn statistics(&self) -> Result<Statistics> {

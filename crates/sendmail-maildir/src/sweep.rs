@@ -33,8 +33,16 @@ impl Queue {
         let trouble = |error| Error::io("sweep the queue", error);
         // What one step cannot do keeps nobody from the others.
         let mut result = self.take_over_from_the_dead().map_err(trouble);
-        result = result.and(self.finish_transactions(&mut report));
-        let steps = [Self::sweep_tmp, Self::sweep_old, Self::sweep_journal, Self::sweep_owners];
+        let mut steps = vec![Self::sweep_journal, Self::sweep_owners];
+        match self.is_frozen() {
+            // Nothing is decided, and nothing is removed that an operator may want to put back.
+            Ok(true) => {}
+            Ok(false) => {
+                result = result.and(self.finish_transactions(&mut report));
+                steps.extend([Self::sweep_tmp, Self::sweep_old]);
+            }
+            Err(error) => result = result.and(Err(error)),
+        }
         for step in steps {
             match step(self) {
                 Ok(removed) => report.removed += removed,

@@ -7,6 +7,7 @@
 //! | an SMTP client | [`smtp::ScriptedServer`], which misbehaves as its script says |
 //! | your own store | [`queue_store_suite!`], [`event_log_suite!`], [`queue_admin_suite!`], [`decision_suite!`], on a [`suite::QueueHarness`] |
 //! | your own mailer | [`mailer_suite!`], on a [`mailer_suite::MailerHarness`] |
+//! | a database that decides the transactions of others | [`external_decision_suite!`], on a [`suite::external::ExternalHarness`] |
 //! | your own data manager or event sink | [`data_manager_suite!`], [`event_sink_suite!`] |
 //!
 //! # Features

@@ -1,4 +1,7 @@
 //! With real database servers.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
 
+mod attach;
+mod attach_refused;
 mod smoke;
+mod support;

@@ -36,6 +36,12 @@ impl DecisionStore for Oracle {
     async fn forget(&self, _: &[QueueId]) -> Result<()> {
         Ok(())
     }
+    async fn remembered(&self, _: std::time::Duration, _: usize) -> Result<Vec<QueueId>> {
+        Ok(Vec::new())
+    }
+    async fn sweep(&self) -> Result<usize> {
+        Ok(0)
+    }
 }
 
 #[async_trait]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sendmail_core::{
     AdminOutcome, DecisionLog as _, DecisionStore as _, Discard, ErrorKind, EventLog as _,
-    MailEventKind, QueueAdmin as _, QueueStore as _, Step, TransactionId, Verdict,
+    MailEventKind, QueueAdmin as _, QueueStore, Step, TransactionId, Verdict,
 };
 
 use crate::harness::files;
@@ -35,7 +35,7 @@ async fn an_outcome_that_was_only_recorded_is_carried_out() {
     std::fs::create_dir(&deferred).unwrap();
 
     let other = place.open().await;
-    let events = other.sweep().await.unwrap().events;
+    let events = QueueStore::sweep(&other).await.unwrap().events;
     assert!(events.is_empty(), "the first worker told already: {events:?}");
     assert!(claim_all(&other).await.is_empty(), "it waits for its time");
     place.clock.advance(Duration::from_secs(61));
@@ -126,8 +126,8 @@ async fn left_overs_of_the_dead_are_removed_and_those_of_the_living_stay() {
     doomed.simulate_death();
     std::fs::OpenOptions::new().write(true).open(partial).unwrap().set_len(10).unwrap();
     let third = place.open().await;
-    third.sweep().await.unwrap();
-    third.sweep().await.unwrap();
+    QueueStore::sweep(&third).await.unwrap();
+    QueueStore::sweep(&third).await.unwrap();
     assert!(files(&place.path().join("tmp")).len() <= 1, "the dead one's is gone");
     assert!(third.visible(&[]).await.unwrap().is_empty());
 }
@@ -145,7 +145,7 @@ async fn the_sweep_keeps_what_the_dead_had_prepared() {
     producer.stage(&[mails[0].id]).await.unwrap();
     producer.simulate_death();
     let other = place.open().await;
-    let mut told: Vec<_> = other.sweep().await.unwrap().events;
+    let mut told: Vec<_> = QueueStore::sweep(&other).await.unwrap().events;
     told.retain(|event| event.kind == MailEventKind::Discarded);
     assert_eq!(told.len(), 2, "{told:?}");
     assert_eq!(files(&place.path().join(".discarded")).len(), 2);
@@ -219,10 +219,10 @@ async fn what_cannot_be_taken_over_keeps_nobody_and_is_told_once() {
     }
     served.sort_unstable();
     assert_eq!(served, ["begun@x", "new@x"]);
-    other.sweep().await.unwrap_err();
+    QueueStore::sweep(&other).await.unwrap_err();
     std::fs::create_dir(&deferred).unwrap();
     let third = place.open().await;
-    third.sweep().await.unwrap();
+    QueueStore::sweep(&third).await.unwrap();
     place.clock.advance(Duration::from_secs(61));
     assert_eq!(deliver(&third, claim_all(&third).await.remove(0)).await.0, ["later@x"]);
     let log = third.read(None, 100).await.unwrap();
@@ -273,11 +273,11 @@ async fn nothing_of_a_damaged_decision_is_thrown_away() {
     std::fs::write(&manifest, &content[1..]).unwrap();
     store.simulate_death();
     let other = place.open().await;
-    let told = other.sweep().await.unwrap().set_aside.join("\n");
+    let told = QueueStore::sweep(&other).await.unwrap().set_aside.join("\n");
     assert!(told.contains("only an operator"), "{told}");
     assert_eq!(files(&staged).len(), 3, "both messages, and the manifest");
     std::fs::write(&manifest, &content).unwrap();
-    assert_eq!(other.sweep().await.unwrap().published, 2);
+    assert_eq!(QueueStore::sweep(&other).await.unwrap().published, 2);
 }
 
 #[tokio::test]

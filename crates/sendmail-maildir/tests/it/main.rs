@@ -4,6 +4,7 @@
 
 mod crashes;
 mod foreign;
+mod frozen;
 mod harness;
 mod model;
 mod readers;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use maildir::Maildir;
-use sendmail_core::{QueueStore as _, Timestamp};
+use sendmail_core::{QueueStore, Timestamp};
 
 use crate::support::{Queue, claim_all, deliver, queue};
 
@@ -60,7 +60,7 @@ async fn the_folders_that_a_reader_makes_never_stop_the_sweep() {
     let now = Timestamp::from_millis(Timestamp::EPOCH.as_millis() + 1_800_000_000_000);
     place.clock.set(now.saturating_add(years));
     for _ in 0..2 {
-        store.sweep().await.unwrap();
+        QueueStore::sweep(&store).await.unwrap();
     }
     queue(&store, &["a@example.net"]).await;
     assert_eq!(claim_all(&store).await.len(), 1);

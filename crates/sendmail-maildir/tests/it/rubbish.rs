@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt as _;
 
-use sendmail_core::{Filter, QueueAdmin as _, QueueStore as _};
+use sendmail_core::{Filter, QueueAdmin as _, QueueStore};
 
 use crate::support::{Queue, claim_all, deliver, queue};
 
@@ -50,7 +50,7 @@ async fn nothing_blocks_the_good_ones() {
     }
     // A name of 255 bytes leaves no room for zope.sendmail's lock: nobody else can have it.
     assert_eq!(delivered, 3 + 2 * 4, "ours, and the four of zope's whose names are only odd");
-    let told = store.sweep().await.unwrap().set_aside.join("\n");
+    let told = QueueStore::sweep(&store).await.unwrap().set_aside.join("\n");
     for (what, why) in [
         ("new/directory", "directory"),
         ("cur/dangling", "symbolic link"),
@@ -65,7 +65,7 @@ async fn nothing_blocks_the_good_ones() {
         assert!(found, "{what}: {why} is not in\n{told}");
     }
     assert!(!told.contains("dotted"), "names with a dot are nobody's business");
-    let again = store.sweep().await.unwrap().set_aside;
+    let again = QueueStore::sweep(&store).await.unwrap().set_aside;
     assert!(again.is_empty(), "each is reported once: {again:?}");
 }
 

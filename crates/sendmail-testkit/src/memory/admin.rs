@@ -30,7 +30,7 @@ impl QueueAdmin for MemoryStore {
     async fn show(&self, id: QueueId) -> Result<EntryDetail> {
         let state = self.live("show the message")?;
         let item = state.items.get(&id).filter(|item| item.place != Place::Written);
-        let item = item.or_else(|| state.failed.get(&id));
+        let item = item.or_else(|| state.failed.get(&id)).or_else(|| state.discarded.get(&id));
         let history: Vec<MailEvent> =
             state.log.iter().filter(|event| event.queue_id == Some(id)).cloned().collect();
         if item.is_none() && history.is_empty() {
@@ -117,12 +117,36 @@ impl QueueAdmin for MemoryStore {
         Ok(state.done(item.event(MailEventKind::Removed, now)))
     }
 
+    async fn put_back(&self, id: QueueId) -> Result<AdminOutcome> {
+        let now = self.now();
+        let mut state = self.live("put the message back")?;
+        let Some(mut item) = state.discarded.remove(&id) else {
+            let known = state.items.contains_key(&id) || state.failed.contains_key(&id);
+            return Ok(if known { AdminOutcome::Unchanged } else { AdminOutcome::NotFound });
+        };
+        item.place = Place::Queued(None);
+        let event = item.event(MailEventKind::Released, now);
+        state.items.insert(id, item);
+        let event = event.with_detail("put back by an operator after it had been discarded");
+        let outcome = state.done(event);
+        drop(state);
+        self.wake();
+        Ok(outcome)
+    }
+
+    async fn set_frozen(&self, frozen: bool) -> Result<bool> {
+        let before = std::mem::replace(&mut self.live("freeze the queue")?.frozen, frozen);
+        self.wake();
+        Ok(before != frozen)
+    }
+
     async fn statistics(&self) -> Result<Statistics> {
         let now = self.now();
         let state = self.live("count the queue")?;
         let entries = state.entries();
         let mut statistics = Statistics::default();
         statistics.states = EntryState::ALL.map(|wanted| count(&entries, wanted, now)).to_vec();
+        statistics.frozen = state.frozen;
         statistics.set_aside =
             state.unsupported.iter().map(|id| format!("{id}: a newer format")).collect();
         Ok(statistics)
@@ -133,7 +157,8 @@ impl State {
     /// Everything that a list shows: what is only written is not in the queue yet.
     fn entries(&self) -> Vec<Entry> {
         let items = self.items.values().filter(|item| item.place != Place::Written);
-        items.chain(self.failed.values()).map(Item::entry).collect()
+        let kept = self.failed.values().chain(self.discarded.values());
+        items.chain(kept).map(Item::entry).collect()
     }
 
     fn done(&mut self, event: MailEvent) -> AdminOutcome {
@@ -191,6 +216,7 @@ impl Item {
             Place::Deferred { .. } => EntryState::Deferred,
             Place::Held => EntryState::Held,
             Place::Failed => EntryState::Failed,
+            Place::Discarded => EntryState::Discarded,
         };
         let mut entry = Entry::new(self.new.id, state);
         entry.message_id = Some(self.new.message.message_id().clone());
@@ -199,7 +225,8 @@ impl Item {
         entry.recipients.clone_from(&self.recipients);
         entry.queued_at = self.queued_at;
         entry.next_attempt = self.next_attempt();
-        entry.resource = self.is_undecided().then(|| self.new.resource.clone());
+        let unsent = self.is_undecided() || self.place == Place::Discarded;
+        entry.resource = unsent.then(|| self.new.resource.clone());
         entry.size = self.new.message.as_bytes().len() as u64;
         entry
     }

@@ -24,7 +24,7 @@ pub(super) struct State {
     pub(super) next_token: u64,
     pub(super) items: BTreeMap<QueueId, Item>,
     pub(super) failed: BTreeMap<QueueId, Item>,
-    pub(super) discarded: BTreeMap<QueueId, NewMessage>,
+    pub(super) discarded: BTreeMap<QueueId, Item>,
     /// Delivered or removed: an id is never used again.
     pub(super) gone: BTreeSet<QueueId>,
     pub(super) proposals: BTreeMap<TransactionId, Proposal>,
@@ -40,6 +40,7 @@ pub(super) struct State {
     /// Those that look as if a newer version had written them.
     pub(super) unsupported: BTreeSet<QueueId>,
     pub(super) full: bool,
+    pub(super) frozen: bool,
     pub(super) faults: VecDeque<(Operation, ErrorKind)>,
 }
 
@@ -84,6 +85,7 @@ pub(super) enum Place {
     },
     Held,
     Failed,
+    Discarded,
 }
 
 /// Who has a claimed message.
@@ -133,6 +135,7 @@ impl State {
             untold: Vec::new(),
             unsupported: BTreeSet::new(),
             full: false,
+            frozen: false,
             faults: VecDeque::new(),
         }
     }
@@ -198,6 +201,12 @@ impl State {
             item.recipients = earlier.recipients;
         }
         self.failed.insert(id, item);
+    }
+
+    /// Keeps a message that was thrown away as rolled back.
+    pub(super) fn keep_discarded(&mut self, mut item: Item) {
+        item.place = Place::Discarded;
+        self.discarded.insert(item.new.id, item);
     }
 
     /// The ids in a proposal that is not decided.

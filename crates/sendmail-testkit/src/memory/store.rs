@@ -102,12 +102,12 @@ impl QueueStore for MemoryStore {
                 return Err(misuse(operation, "the message is committed").with("queue id", id));
             }
             let event = item.event(MailEventKind::Discarded, now);
-            if why == Discard::Fenced {
-                let new = item.new.clone();
-                state.discarded.insert(*id, new);
+            if let Some(item) = state.items.remove(id)
+                && why == Discard::Fenced
+            {
+                state.keep_discarded(item);
                 events.push(state.log(event));
             }
-            state.items.remove(id);
         }
         Ok(events)
     }
@@ -126,12 +126,24 @@ impl QueueStore for MemoryStore {
             .collect())
     }
 
+    async fn known(&self, ids: &[QueueId]) -> Result<Vec<QueueId>> {
+        let state = self.live("look for published messages")?;
+        Ok(ids.iter().copied().filter(|id| state.is_published(*id)).collect())
+    }
+
+    async fn is_frozen(&self) -> Result<bool> {
+        Ok(self.live("find out whether the queue is frozen")?.frozen)
+    }
+
     async fn claim(&self, max: usize) -> Result<Claimed> {
         self.process.saw(*self.process.shared.changes.borrow());
         let now = self.now();
         let mut state = self.live(Operation::Claim.verb())?;
         state.fault(Operation::Claim)?;
         let mut claimed = Claimed::default();
+        if state.frozen {
+            return Ok(claimed);
+        }
         claimed.events.append(&mut state.untold);
         claimed.events.extend(state.take_over(now));
         let process = self.process.number;
@@ -240,10 +252,12 @@ impl QueueStore for MemoryStore {
         let mut report = SweepReport::default();
         report.events.append(&mut state.untold);
         report.events.extend(state.take_over(now));
-        report.published = state.publish_decided()?;
-        let abandoned = state.discard_abandoned(now);
-        report.removed = abandoned.len();
-        report.events.extend(abandoned);
+        if !state.frozen {
+            report.published = state.publish_decided()?;
+            let abandoned = state.discard_abandoned(now);
+            report.removed = abandoned.len();
+            report.events.extend(abandoned);
+        }
         report.set_aside =
             state.unsupported.iter().map(|id| format!("{id}: a newer format")).collect();
         drop(state);
@@ -283,6 +297,16 @@ impl State {
     /// Whether a message by that id is or was in the queue.
     fn is_known(&self, id: QueueId) -> bool {
         self.items.contains_key(&id) || self.failed.contains_key(&id) || self.gone.contains(&id)
+    }
+
+    /// Whether the queue or its history knows it as published.
+    fn is_published(&self, id: QueueId) -> bool {
+        let told = |event: &MailEvent| {
+            event.queue_id == Some(id) && event.kind != MailEventKind::Discarded
+        };
+        self.items.get(&id).is_some_and(|item| !item.is_undecided())
+            || self.failed.contains_key(&id)
+            || self.log.iter().any(told)
     }
 
     fn publish(&mut self, id: QueueId) -> Result<()> {
@@ -358,7 +382,7 @@ impl State {
             if let Some(item) = self.items.remove(&id) {
                 self.aborted.insert(id);
                 events.push(self.log(item.event(MailEventKind::Discarded, now)));
-                self.discarded.insert(id, item.new);
+                self.keep_discarded(item);
             }
         }
         events

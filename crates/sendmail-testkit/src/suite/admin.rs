@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use sendmail_core::{
-    AdminOutcome, Clock, EntryState, ErrorKind, Filter, MailEvent, MailEventKind, NewMessage,
-    QueueId, Verdict,
+    AdminOutcome, Clock, Discard, EntryState, ErrorKind, Filter, MailEvent, MailEventKind,
+    NewMessage, QueueId, Verdict,
 };
 
 use super::support::*;
@@ -50,6 +50,10 @@ macro_rules! __queue_admin_cases {
             a_wish_about_a_delivered_message_is_void,
             nothing_is_known_of_no_message,
             numbers_add_up,
+            a_frozen_queue_is_told,
+            a_discarded_message_is_shown_only_if_asked_for,
+            a_discarded_message_can_be_put_back,
+            only_a_discarded_message_is_put_back,
         ] }
     };
 }
@@ -78,16 +82,19 @@ async fn one_in_each_state<H: QueueHarness>(h: &H) -> Vec<QueueId> {
     let claimed = queue(h, &store, &["claimed@example.net"]).await.id;
     let _kept = claim_one(&store, "it is published").await;
     let queued = queue(h, &store, &["queued@example.net"]).await.id;
+    let thrown = discarded_mail(h, &store).await.id;
     // The claim lives as long as its process.
     std::mem::forget(store);
-    ids.extend([queued, claimed, deferred_one, held, failed]);
+    ids.extend([queued, claimed, deferred_one, held, failed, thrown]);
     ids
 }
 
 /// Catches a list that leaves a state out, or shows one message in another's place.
 pub async fn a_list_shows_every_state<H: QueueHarness>(h: &H) {
     let ids = one_in_each_state(h).await;
-    let mut entries = list(h, &Filter::default()).await;
+    let mut filter = Filter::default();
+    filter.states = EntryState::ALL.to_vec();
+    let mut entries = list(h, &filter).await;
     entries.sort_by_key(|entry| entry.state);
     let shown: Vec<_> = entries.iter().map(|entry| (entry.state, entry.id)).collect();
     let expected: Vec<_> = EntryState::ALL.into_iter().zip(ids).collect();
@@ -342,6 +349,7 @@ pub async fn nothing_is_known_of_no_message<H: QueueHarness>(h: &H) {
         admin.release(id).await,
         admin.retry_now(id).await,
         admin.remove(id).await,
+        admin.put_back(id).await,
     ] {
         assert_eq!(outcome.expect("an answer"), AdminOutcome::NotFound);
     }
@@ -357,10 +365,99 @@ pub async fn numbers_add_up<H: QueueHarness>(h: &H) {
     let states: Vec<_> = numbers.states.iter().map(|count| count.state).collect();
     assert_eq!(states, EntryState::ALL, "one number for each state, in their order");
     let counts: Vec<_> = numbers.states.iter().map(|count| count.count).collect();
-    assert_eq!(counts, [1, 2, 1, 1, 1, 1]);
+    assert_eq!(counts, [1, 2, 1, 1, 1, 1, 1]);
     for count in &numbers.states {
         assert_eq!(count.oldest, Some(Duration::from_secs(10)), "{:?}", count.state);
     }
+}
+
+/// Catches a store whose operator cannot see that nothing is sent, or is told of no change twice.
+pub async fn a_frozen_queue_is_told<H: QueueHarness>(h: &H) {
+    let admin = h.admin().await;
+    for frozen in [true, false, true] {
+        for changed in [true, false] {
+            let answer = admin.set_frozen(frozen).await.expect("a freeze or a thaw");
+            assert_eq!(answer, changed, "whether that changed anything");
+            assert_eq!(admin.statistics().await.expect("numbers").frozen, frozen);
+        }
+    }
+    h.kill(h.open().await).await;
+    assert!(h.admin().await.statistics().await.expect("numbers").frozen, "nobody thawed it");
+}
+
+/// Catches a store that mixes what was rolled back with the queue, or does not show it at all.
+pub async fn a_discarded_message_is_shown_only_if_asked_for<H: QueueHarness>(h: &H) {
+    let store = h.open().await;
+    let new = discarded_mail(h, &store).await;
+    assert!(list(h, &Filter::default()).await.is_empty(), "it is not part of the queue");
+    assert!(entries_of(h, new.id).await.is_empty(), "nor if it is asked for by its id");
+    let mut filter = Filter::default();
+    filter.states = vec![EntryState::Discarded];
+    let entries = list(h, &filter).await;
+    assert_eq!(entries.len(), 1, "it was asked for");
+    assert_eq!((entries[0].id, entries[0].state), (new.id, EntryState::Discarded));
+    assert_eq!(entries[0].message_id.as_ref(), Some(new.message.message_id()));
+    let admin = h.admin().await;
+    let detail = admin.show(new.id).await.expect("it is kept");
+    assert_eq!(detail.content.as_deref(), Some(new.message.as_bytes()));
+    assert_eq!(detail.entry.expect("it is kept").state, EntryState::Discarded);
+    for outcome in [admin.hold(new.id).await, admin.retry_now(new.id).await] {
+        assert_eq!(outcome.expect("an answer"), AdminOutcome::NotFound, "not part of the queue");
+    }
+}
+
+/// Catches a store in which mail that was discarded after a wrong restore is lost.
+pub async fn a_discarded_message_can_be_put_back<H: QueueHarness>(h: &H) {
+    let store = h.open().await;
+    let new = discarded_mail(h, &store).await;
+    claim_none(&store, "it was discarded").await;
+    let admin = h.admin().await;
+    let event = done(admin.put_back(new.id).await.expect("it can be put back"));
+    assert_eq!((event.kind, event.queue_id), (MailEventKind::Released, Some(new.id)));
+    assert!(event.detail.is_some(), "it says why");
+    assert!(history_of(h, new.id).await.contains(&event), "it is in the history");
+    h.kill(store).await;
+    let other = h.open().await;
+    let claim = claim_one(&other, "it was put back").await;
+    let loaded = load(&other, &claim).await;
+    assert_eq!((claim.id, &loaded.message), (new.id, &new.message));
+    deliver(&other, claim).await;
+    other.sweep().await.expect("a sweep");
+    claim_none(&other, "it was delivered").await;
+    let outcome = admin.put_back(new.id).await.expect("an answer");
+    assert_eq!(outcome, AdminOutcome::NotFound, "nothing is left to put back");
+}
+
+/// Catches a store that publishes, or takes from its place, whatever is to be put back.
+pub async fn only_a_discarded_message_is_put_back<H: QueueHarness>(h: &H) {
+    let (store, admin) = (h.open().await, h.admin().await);
+    let new = queue(h, &store, &["a@example.net"]).await;
+    admin.hold(new.id).await.expect("a hold");
+    let staged = mail(h, &store, &["b@example.net"]);
+    write(&store, &staged).await;
+    store.stage(&[staged.id]).await.expect("a written message can be staged");
+    for id in [new.id, staged.id] {
+        let outcome = admin.put_back(id).await.expect("an answer");
+        assert_eq!(outcome, AdminOutcome::Unchanged);
+    }
+    claim_none(&store, "one is held and the other undecided").await;
+    let thrown = discarded_mail(h, &store).await;
+    done(admin.put_back(thrown.id).await.expect("it can be put back"));
+    let again = admin.put_back(thrown.id).await.expect("an answer");
+    assert_eq!(again, AdminOutcome::Unchanged, "it is in the queue already");
+    is_due(&store, "it is there once").await;
+}
+
+/// A message whose transaction was found to be rolled back.
+async fn discarded_mail<H: QueueHarness>(
+    h: &H,
+    store: &std::sync::Arc<dyn sendmail_core::QueueStore>,
+) -> NewMessage {
+    let new = NewMessage { resource: elsewhere(), ..mail(h, store, &["discarded@example.net"]) };
+    write(store, &new).await;
+    store.stage(&[new.id]).await.expect("a written message can be staged");
+    store.discard(&[new.id], Discard::Fenced).await.expect("a discard");
+    new
 }
 
 #[track_caller]

@@ -10,6 +10,7 @@
 pub mod admin;
 pub mod data_manager;
 pub mod decision;
+pub mod external;
 pub mod log;
 pub mod sink;
 pub mod store;

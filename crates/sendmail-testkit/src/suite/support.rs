@@ -6,7 +6,7 @@ use std::time::Duration;
 use sendmail_core::{
     Attempted, Claim, Clock, Cursor, Entry, Envelope, Error, ErrorKind, EventLog, Filter, Loaded,
     MailEvent, MailEventKind, Message, NewMessage, Outcome, QueueId, QueueStore, Recipient,
-    RecipientResult, Release, Reply, Settlement, Step, Verdict,
+    RecipientResult, Release, Reply, ResourceId, Settlement, Step, Verdict,
 };
 
 use super::QueueHarness;
@@ -35,6 +35,11 @@ pub(crate) fn mail<H: QueueHarness>(h: &H, store: &Arc<dyn QueueStore>, to: &[&s
         message: message("a case"),
         resource: store.resource_id().clone(),
     }
+}
+
+/// A resource that is not the store.
+pub(crate) fn elsewhere() -> ResourceId {
+    "elsewhere".parse().expect("a resource id")
 }
 
 pub(crate) async fn write(store: &Arc<dyn QueueStore>, new: &NewMessage) {

@@ -39,21 +39,26 @@ enum Mistake {
     CutsRecipients,
     SweepsAwayTheUndecided,
     SleepsForEver,
+    ClaimsWhileFrozen,
+    DecidesWhileFrozen,
+    HidesThatItIsFrozen,
+    KnowsTheUndecided,
+    ForgetsWhatIsGone,
 }
 
 /// The mistake, the case that names it, and how many other cases it may fail besides.
-const MISTAKES: [(Mistake, &str, usize); 17] = [
-    (Mistake::PublishesAtWrite, "written_is_invisible", 8),
-    (Mistake::PublishesAtStage, "staged_is_invisible", 6),
+const MISTAKES: [(Mistake, &str, usize); 22] = [
+    (Mistake::PublishesAtWrite, "written_is_invisible", 10),
+    (Mistake::PublishesAtStage, "staged_is_invisible", 8),
     (Mistake::DiscardsPublished, "discard_never_touches_published", 0),
     (Mistake::ForgetsAttempts, "attempts_are_counted", 1),
-    (Mistake::HandsOutTwice, "claims_are_exclusive_between_processes", 12),
+    (Mistake::HandsOutTwice, "claims_are_exclusive_between_processes", 14),
     (Mistake::ChecksNoTokens, "tokens_are_checked", 1),
     (Mistake::ReleaseCostsAnAttempt, "release_costs_no_attempt", 0),
     (Mistake::RetriesAtOnce, "retry_not_earlier", 1),
     (Mistake::IgnoresNotBefore, "not_before_is_respected", 0),
     (Mistake::LosesTheFailedRecipient, "failed_is_kept_also_when_others_were_delivered", 2),
-    (Mistake::SendsTheDeliveredAgain, "settle_delivered_is_gone_for_good", 15),
+    (Mistake::SendsTheDeliveredAgain, "settle_delivered_is_gone_for_good", 17),
     (
         Mistake::AnnouncesNoPossibleDuplicate,
         "handover_then_death_is_announced_before_the_next_claim",
@@ -62,8 +67,13 @@ const MISTAKES: [(Mistake, &str, usize); 17] = [
     (Mistake::TellsNothingOfTheQueued, "queued_event_comes_with_first_claim", 0),
     (Mistake::EatsDots, "odd_bytes_come_back_exactly", 5),
     (Mistake::CutsRecipients, "many_recipients_come_back_in_order", 0),
-    (Mistake::SweepsAwayTheUndecided, "sweep_is_harmless", 1),
+    (Mistake::SweepsAwayTheUndecided, "sweep_is_harmless", 2),
     (Mistake::SleepsForEver, "publishing_wakes_a_waiter", 2),
+    (Mistake::ClaimsWhileFrozen, "a_frozen_queue_brings_nothing", 1),
+    (Mistake::DecidesWhileFrozen, "a_frozen_queue_decides_nothing", 0),
+    (Mistake::HidesThatItIsFrozen, "a_frozen_queue_brings_nothing", 1),
+    (Mistake::KnowsTheUndecided, "known_is_what_was_published", 0),
+    (Mistake::ForgetsWhatIsGone, "known_is_what_was_published", 0),
 ];
 
 #[test]
@@ -237,8 +247,33 @@ impl QueueStore for WrongStore {
         self.inner.undecided().await
     }
 
+    async fn known(&self, ids: &[QueueId]) -> Result<Vec<QueueId>> {
+        let mut known = self.inner.known(ids).await?;
+        if self.makes(Mistake::KnowsTheUndecided) {
+            known = ids.to_vec();
+        }
+        if self.makes(Mistake::ForgetsWhatIsGone) {
+            let gone: Vec<QueueId> = known.clone();
+            known.clear();
+            for id in gone {
+                if self.inner.show(id).await?.entry.is_some() {
+                    known.push(id);
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    async fn is_frozen(&self) -> Result<bool> {
+        Ok(self.inner.is_frozen().await? && !self.makes(Mistake::HidesThatItIsFrozen))
+    }
+
     async fn claim(&self, max: usize) -> Result<Claimed> {
+        let thawed = self.makes(Mistake::ClaimsWhileFrozen) && self.inner.set_frozen(false).await?;
         let mut claimed = self.inner.claim(max).await?;
+        if thawed {
+            self.inner.set_frozen(true).await?;
+        }
         for claim in &mut claimed.claims {
             if self.makes(Mistake::ForgetsAttempts) {
                 claim.attempt = 1;
@@ -343,6 +378,13 @@ impl QueueStore for WrongStore {
             let ids: Vec<QueueId> = undecided.iter().map(|undecided| undecided.id).collect();
             self.inner.discard(&ids, Discard::Aborted).await?;
         }
-        self.inner.sweep().await
+        let thawed =
+            self.makes(Mistake::DecidesWhileFrozen) && self.inner.set_frozen(false).await?;
+        // In full: a store that is asked what it decides sweeps as well.
+        let report = QueueStore::sweep(&self.inner).await;
+        if thawed {
+            self.inner.set_frozen(true).await?;
+        }
+        report
     }
 }

@@ -321,6 +321,18 @@ impl QueueStore for FakeQueue {
         Ok(undecided.collect())
     }
 
+    async fn known(&self, ids: &[QueueId]) -> Result<Vec<QueueId>> {
+        let queue = self.queue();
+        let published = |id: &QueueId| {
+            queue.messages.get(id).is_some_and(|(_, place)| *place == Place::Published)
+        };
+        Ok(ids.iter().copied().filter(published).collect())
+    }
+
+    async fn is_frozen(&self) -> Result<bool> {
+        Ok(false)
+    }
+
     async fn claim(&self, _: usize) -> Result<Claimed> {
         Ok(Claimed::default())
     }
@@ -392,6 +404,14 @@ impl DecisionStore for FakeQueue {
             Ok(())
         };
         self.world.step(self.call("forget"), work).await
+    }
+
+    async fn remembered(&self, _: Duration, _: usize) -> Result<Vec<QueueId>> {
+        Ok(Vec::new())
+    }
+
+    async fn sweep(&self) -> Result<usize> {
+        Ok(0)
     }
 }
 
@@ -515,6 +535,14 @@ impl DecisionStore for FakeDatabase {
             Ok(())
         };
         self.world.step(self.call("forget"), work).await
+    }
+
+    async fn remembered(&self, _: Duration, _: usize) -> Result<Vec<QueueId>> {
+        Ok(Vec::new())
+    }
+
+    async fn sweep(&self) -> Result<usize> {
+        Ok(0)
     }
 }
 

@@ -2,12 +2,14 @@
 
 mod claiming;
 mod dying;
+mod knowing;
 mod publishing;
 mod settling;
 mod waking;
 
 pub use claiming::*;
 pub use dying::*;
+pub use knowing::*;
 pub use publishing::*;
 pub use settling::*;
 pub use waking::*;
@@ -93,6 +95,10 @@ macro_rules! __queue_store_cases {
             lease_lost_does_nothing,
             renew_prolongs_a_lease,
             sweep_is_harmless,
+            a_frozen_queue_brings_nothing,
+            a_frozen_queue_decides_nothing,
+            what_goes_on_in_a_frozen_queue,
+            known_is_what_was_published,
             work_published_before_the_wait_is_not_missed,
             publishing_wakes_a_waiter,
             waiting_ends_at_its_timeout,

@@ -3,7 +3,7 @@
 use sendmail_core::Clock;
 use sendmail_core::{
     AmbiguousPolicy, DeliveryOptions, Discard, ErrorKind, MailEventKind, Message, NewMessage,
-    Priority, QueueId, ResourceId,
+    Priority, QueueId,
 };
 
 use crate::suite::support::*;
@@ -351,11 +351,6 @@ pub async fn the_envelope_comes_back_with_its_options<H: QueueHarness>(h: &H) {
     let loaded = load(&store, &claim).await;
     assert_eq!(loaded.envelope, new.envelope);
     assert_eq!(loaded.queued_at, before, "its lifetime counts from the hand-over");
-}
-
-/// A resource that is not the store.
-fn elsewhere() -> ResourceId {
-    "elsewhere".parse().expect("a resource id")
 }
 
 fn text(text: &str) -> Message {

@@ -1,0 +1,12 @@
+//! Attaching mail in SQLite, with a queue that only records what it is asked.
+//!
+//! What PostgreSQL and MariaDB do is shown by the package `sendmail-tests`, which has servers for it.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod attach;
+mod decision;
+mod dropped;
+mod migrate;
+mod refused;
+mod savepoint;
+mod scene;
