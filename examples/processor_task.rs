@@ -14,7 +14,7 @@ use sendmail_core::{
     Clock, Envelope, EventSink, MailDelivery, MailEvent, MailEventKind, Message, QueueStore,
 };
 use sendmail_maildir::{MaildirOptions, MaildirStore};
-use sendmail_processor::QueueProcessor;
+use sendmail_processor::{QueueProcessor, Recovered};
 use sendmail_smtp::{SmtpConfig, SmtpMailer};
 use sendmail_testkit::smtp::{At, Do, Script, ScriptedServer};
 use sendmail_txn::{QueuedDelivery, Recovery, TransactionManager};
@@ -95,8 +95,8 @@ impl sendmail_processor::Recovery for TransactionRecovery {
         "recover transactions"
     }
 
-    async fn recover(&self) -> sendmail_core::Result<Vec<MailEvent>> {
-        self.0.run().await?;
-        Ok(Vec::new())
+    async fn recover(&self) -> sendmail_core::Result<Recovered> {
+        let report = self.0.run().await?;
+        Ok(Recovered::default().again_after(report.again))
     }
 }

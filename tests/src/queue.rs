@@ -138,6 +138,8 @@ impl Queue {
                 "deferred" => counts.deferred = count,
                 "held" => counts.held = count,
                 "failed" => counts.failed = count,
+                // Not part of the queue.
+                "discarded" => {}
                 other => return Err(format!("stats printed an unknown state: {other}").into()),
             }
         }

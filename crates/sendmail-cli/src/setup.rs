@@ -8,12 +8,12 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret as _, SecretString};
 use sendmail_clock::SystemClock;
 use sendmail_core::{
-    Clock, Cursor, EventLog as _, Filter, MailEvent, Mailer, MessageId, QueueAdmin as _, QueueId,
-    Timestamp,
+    Clock, Cursor, Error, ErrorKind, EventLog as _, Filter, Mailer, MessageId, QueueAdmin as _,
+    QueueId, Timestamp,
 };
 use sendmail_maildir::{MaildirOptions, MaildirStore};
-use sendmail_processor::ProcessorConfig;
-use sendmail_txn::{Action, Recovery};
+use sendmail_processor::{ProcessorConfig, Recovered};
+use sendmail_txn::{Action, Finding, Recovery};
 
 use crate::config::{Config, mask_url};
 use crate::exit::{CONFIG, Failure, NO_INPUT, Result};
@@ -131,15 +131,27 @@ impl sendmail_processor::Recovery for TransactionRecovery {
         "recover transactions"
     }
 
-    async fn recover(&self) -> sendmail_core::Result<Vec<MailEvent>> {
+    async fn recover(&self) -> sendmail_core::Result<Recovered> {
         // Its events go to the sinks that the recovery was given.
         let report = self.0.run().await?;
-        let failed = report.messages.into_iter().find_map(|message| match message.action {
-            Action::Failed(error) => Some(error),
-            _ => None,
+        let again = report.again;
+        let failed = report.messages.into_iter().find_map(|message| match message {
+            message if matches!(message.finding, Finding::Missing) => Some(missing(&message)),
+            message => match message.action {
+                Action::Failed(error) => Some(error),
+                _ => None,
+            },
         });
-        failed.map_or(Ok(Vec::new()), Err)
+        let failed = failed.or(report.trouble.into_iter().next().map(|(_, error)| error));
+        failed.map_or(Ok(Recovered::default().again_after(again)), Err)
     }
+}
+
+/// The alarm that a committed message is gone.
+fn missing(message: &sendmail_txn::Recovered) -> Error {
+    let text = "a committed message is neither in the queue nor in its history; see `list --state \
+                discarded`, and whether the queue was restored from a backup";
+    Error::new(ErrorKind::NotFound, "recover transactions", text).with("queue id", message.id)
 }
 
 /// The messages that an ID means: a queue id, or all that have this Message-ID, also those that have

@@ -11,7 +11,7 @@ use sendmail_core::{
 use crate::disk::{Dir, Kind};
 use crate::foreign;
 use crate::journal::log;
-use crate::name::MessageName;
+use crate::name::{MessageName, minted_at};
 use crate::pending::read_head;
 use crate::queue::{Handle, Place, Queue, gone};
 use crate::reading::{Misfit, written_at};
@@ -364,7 +364,9 @@ impl Queue {
                     return Ok(ControlFlow::Continue(()));
                 }
                 let at = match MessageName::decode(file) {
-                    Some(name) if !name.foreign => minted_at(name.id),
+                    Some(name) if !name.foreign => {
+                        minted_at(name.id).unwrap_or_else(|| written_at(dir, file))
+                    }
                     // Claimed once, so it was a message.
                     Some(_) => written_at(dir, file),
                     // Only its content tells whether another program's file is one.
@@ -389,11 +391,4 @@ impl Queue {
         statistics.set_aside = self.take_set_aside();
         Ok(statistics)
     }
-}
-
-/// When an id of ours was minted: the first 48 bits of a UUIDv7.
-fn minted_at(id: QueueId) -> Timestamp {
-    let [a, b, c, d, e, f, ..] = *id.as_bytes();
-    let millis = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
-    Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
 }

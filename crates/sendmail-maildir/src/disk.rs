@@ -83,7 +83,7 @@ impl Dir {
 
     /// Its names, streamed in the file system's order, without `.` and `..`.
     pub(crate) fn names(&self) -> io::Result<Names> {
-        fault(Op::Read)?;
+        fault(Op::Look)?;
         Ok(Names { dir: sys::Dir::read_from(&self.fd)? })
     }
 
@@ -183,7 +183,7 @@ impl Dir {
 
     /// What `name` is, without following it.
     pub(crate) fn stat(&self, name: &[u8]) -> io::Result<Stat> {
-        fault(Op::Read)?;
+        fault(Op::Look)?;
         Ok(sys::statat(&self.fd, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
@@ -326,6 +326,9 @@ pub(crate) fn is_same(dir: &Dir, name: &[u8], file: &File) -> io::Result<bool> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Op {
     Make,
+    /// A look at a name or at the names of a directory.
+    Look,
+    /// Opening a file.
     Read,
     Write,
     Sync,
@@ -348,7 +351,7 @@ use faults::fault;
 /// Faults for tests: one operation of this thread fails, the one that a test chose by its number.
 #[cfg(test)]
 pub(crate) mod faults {
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
     use std::io;
 
     use super::Op;
@@ -357,6 +360,15 @@ pub(crate) mod faults {
         static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
         static ERROR: Cell<i32> = const { Cell::new(0) };
         static FAILED: Cell<Option<Op>> = const { Cell::new(None) };
+        static COUNTED: RefCell<Option<Vec<Op>>> = const { RefCell::new(None) };
+    }
+
+    /// How many operations of each kind this thread does in `act`.
+    pub(crate) fn count<T>(act: impl FnOnce() -> T) -> (T, impl Fn(Op) -> usize) {
+        COUNTED.set(Some(Vec::new()));
+        let done = act();
+        let all = COUNTED.take().unwrap_or_default();
+        (done, move |wanted| all.iter().filter(|op| **op == wanted).count())
     }
 
     /// Lets the operation after `count` others fail with this error of the system.
@@ -373,6 +385,7 @@ pub(crate) mod faults {
     }
 
     pub(super) fn fault(operation: Op) -> io::Result<()> {
+        COUNTED.with_borrow_mut(|counted| counted.iter_mut().for_each(|all| all.push(operation)));
         match LEFT.get() {
             None => Ok(()),
             Some(0) => {

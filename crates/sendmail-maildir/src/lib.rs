@@ -41,6 +41,8 @@
 mod admin;
 mod claim;
 mod claim_foreign;
+#[cfg(test)]
+mod counts;
 mod disk;
 #[cfg(test)]
 mod faults;

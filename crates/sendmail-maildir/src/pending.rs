@@ -17,9 +17,10 @@ use sendmail_core::{
 use crate::disk::{Dir, Kind};
 use crate::format::{self, Head, MAX_HEAD};
 use crate::manifest::fence_name;
-use crate::name::MessageName;
+use crate::name::{MessageName, OwnerId, minted_at};
 use crate::owner;
 use crate::queue::{Handle, Place, Queue, gone, lock, uncertain};
+use crate::reading::written_at;
 
 /// What this process wrote and did not publish yet.
 #[derive(Debug, Clone)]
@@ -35,6 +36,7 @@ struct Found<'a> {
     name: MessageName,
     /// What its head says; nothing if that cannot be read.
     head: Option<Head>,
+    staged: bool,
 }
 
 impl Queue {
@@ -216,6 +218,9 @@ impl Queue {
     }
 
     /// Publishes what other processes wrote and staged, or finds that it is published already.
+    ///
+    /// With a database this is how all mail is published, so it looks first where that is: among what is
+    /// staged. Each directory is synced once for all.
     fn publish_of_others<'a>(
         &'a self,
         ids: &[QueueId],
@@ -223,53 +228,91 @@ impl Queue {
         touched: &mut Touched<'a>,
     ) -> Result<()> {
         let operation = "publish the message";
+        let trouble = |error| Error::io(operation, error);
         let mut missing: HashSet<QueueId> = ids.iter().copied().collect();
-        let mut trouble = None;
-        let wanted = |id: &QueueId| ids.contains(id);
-        for found in self.find(&wanted).map_err(|error| Error::io(operation, error))? {
-            let id = found.name.id;
-            let Some(head) = found.head else {
-                if found.dir.exists(&found.name.encode()).unwrap_or(true) {
-                    // The others are not kept back by it.
-                    let message = "its file cannot be read; it stays where it is";
-                    let error = Error::new(ErrorKind::Damaged, operation, message);
-                    let place = found.dir.path().display();
-                    trouble = Some(error.with("queue id", id).with("directory", place));
-                    missing.remove(&id);
-                }
-                continue;
-            };
-            let fenced = || self.own_staged()?.exists(&fence_name(id));
-            if head.resource == self.layout.resource
-                && fenced().map_err(|error| Error::io(operation, error))?
-            {
-                let message = "it was given up as rolled back, and that is final";
-                return Err(Error::new(ErrorKind::Aborted, operation, message).with("queue id", id));
-            }
-            let moved = self
-                .publish_file(&found.dir, found.name, head.envelope.options(), now)
-                .map_err(|error| Error::io(operation, error).with("queue id", id))?;
-            if let Some(target) = moved {
-                missing.remove(&id);
-                touched.add(Rc::new(target));
-                touched.add(found.dir);
-            }
+        let found = self.find_staged(&missing).map_err(trouble)?;
+        let mut unreadable = self.publish_found(found, now, &mut missing, touched)?;
+        if !missing.is_empty() {
+            let found = self.find(&missing).map_err(trouble)?;
+            unreadable = unreadable.or(self.publish_found(found, now, &mut missing, touched)?);
         }
-        if let Some(id) = self.any_discarded(&missing).map_err(|e| Error::io(operation, e))? {
+        if let Some(id) = self.any_discarded(&missing).map_err(trouble)? {
             let message = "it was given up as rolled back, and that is final";
             return Err(Error::new(ErrorKind::Aborted, operation, message).with("queue id", id));
         }
-        if !missing.is_empty() {
-            // Somebody published it, into a place that is not known, and may not have synced it yet.
-            self.layout.root.sync_all().map_err(|error| uncertain(operation, error))?;
-        }
-        match trouble {
+        self.sync_published(&missing, touched).map_err(|error| uncertain(operation, error))?;
+        match unreadable {
             None => Ok(()),
             Some(error) => {
                 touched.sync().map_err(|error| uncertain(operation, error))?;
                 Err(error)
             }
         }
+    }
+
+    /// Publishes files, and strikes those from `missing` that need no further look. Returns what is wrong
+    /// with one that cannot be read.
+    fn publish_found<'a>(
+        &'a self,
+        all: Vec<Found<'a>>,
+        now: Timestamp,
+        missing: &mut HashSet<QueueId>,
+        touched: &mut Touched<'a>,
+    ) -> Result<Option<Error>> {
+        let operation = "publish the message";
+        let mut unreadable = None;
+        for found in all {
+            let id = found.name.id;
+            let trouble = |error| Error::io(operation, error).with("queue id", id);
+            let Some(head) = found.head else {
+                if found.dir.exists(&found.name.encode()).unwrap_or(true) {
+                    // The others are not kept back by it.
+                    let message = "its file cannot be read; it stays where it is";
+                    let error = Error::new(ErrorKind::Damaged, operation, message);
+                    let place = found.dir.path().display();
+                    unreadable = Some(error.with("queue id", id).with("directory", place));
+                    missing.remove(&id);
+                }
+                continue;
+            };
+            let fenced = || self.own_staged()?.exists(&fence_name(id));
+            if head.resource == self.layout.resource && fenced().map_err(trouble)? {
+                let message = "it was given up as rolled back, and that is final";
+                return Err(Error::new(ErrorKind::Aborted, operation, message).with("queue id", id));
+            }
+            let options = head.envelope.options();
+            let moved = self.publish_file(&found.dir, found.name, options, now).map_err(trouble)?;
+            // Otherwise somebody else was faster, and may not have synced it yet.
+            if let Some(target) = moved {
+                missing.remove(&id);
+                touched.add(Rc::new(target));
+                touched.add(found.dir);
+            }
+        }
+        Ok(unreadable)
+    }
+
+    /// Makes what somebody else has published durable: whoever it was may have died before the sync.
+    fn sync_published<'a>(
+        &'a self,
+        missing: &HashSet<QueueId>,
+        touched: &mut Touched<'a>,
+    ) -> io::Result<()> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let waits = |id: &QueueId| self.layout.new.exists(&MessageName::new(*id).encode());
+        for id in missing {
+            if !waits(id)? {
+                // It has gone on to a place that is not known.
+                return self.layout.root.sync_all();
+            }
+        }
+        touched.add(Rc::new(Handle::Lent(&self.layout.new)));
+        for dir in self.staged_dirs()? {
+            touched.add(Rc::new(Handle::Own(dir)));
+        }
+        Ok(())
     }
 
     /// One of these that was discarded as rolled back, if there is one.
@@ -288,7 +331,7 @@ impl Queue {
 
     pub(crate) fn discard(&self, ids: &[QueueId], why: Discard) -> Result<Vec<MailEvent>> {
         let operation = "discard the message";
-        let wanted = |id: &QueueId| ids.contains(id);
+        let wanted: HashSet<QueueId> = ids.iter().copied().collect();
         let mut touched = Touched::default();
         let mut events = Vec::new();
         let decided = self.visible(ids)?;
@@ -299,8 +342,8 @@ impl Queue {
         }
         for found in self.find(&wanted).map_err(|error| Error::io(operation, error))? {
             let (id, name) = (found.name.id, found.name.encode());
-            // Only what is whole can have been prepared, and is worth keeping.
-            let keep = why == Discard::Fenced && found.head.is_some();
+            // Only what was whole can have been prepared, and is worth keeping.
+            let keep = why == Discard::Fenced && (found.staged || found.head.is_some());
             let done = if keep {
                 gone(found.dir.rename(&name, &self.layout.discarded, &name))
             } else {
@@ -335,65 +378,133 @@ impl Queue {
         format::decode(content, id).ok().map(|file| file.message.message_id().clone())
     }
 
+    /// All that is written or staged. Called often: what the directory and the name tell is not read from
+    /// the file.
     pub(crate) fn undecided(&self) -> Result<Vec<Undecided>> {
         let operation = "list undecided messages";
         let trouble = |error| Error::io(operation, error);
-        let mut alive = HashMap::new();
+        let mut alive = HashMap::from([(self.owner.id, self.owner.is_held())]);
         let mut list = Vec::new();
-        for found in self.find(&|_| true).map_err(trouble)? {
-            let (Some(head), Some(owner)) = (found.head, found.name.owner) else { continue };
-            let owner_alive = match alive.get(&owner) {
-                Some(alive) => *alive,
-                None => {
-                    let answer = owner::is_alive(&self.layout.owners, owner).map_err(trouble)?;
-                    alive.insert(owner, answer);
-                    answer
-                }
+        let mut add =
+            |dir: &Dir, name: MessageName, owner: OwnerId, staged_for: Option<&ResourceId>| {
+                let resource = match staged_for {
+                    Some(resource) => resource.clone(),
+                    None => match self.resource_of_written(dir, name) {
+                        Some(resource) => resource,
+                        // It is still being written, or was never whole.
+                        None => return Ok(()),
+                    },
+                };
+                let owner_alive = match alive.get(&owner) {
+                    Some(alive) => *alive,
+                    None => {
+                        let answer = owner::is_alive(&self.layout.owners, owner)?;
+                        alive.insert(owner, answer);
+                        answer
+                    }
+                };
+                let (id, staged) = (name.id, staged_for.is_some());
+                let since = minted_at(id).unwrap_or_else(|| written_at(dir, &name.encode()));
+                list.push(Undecided { id, resource, staged, since, owner_alive });
+                Ok(())
             };
-            let staged = found.dir.path() != self.layout.tmp.path();
-            let resource = head.resource;
-            list.push(Undecided {
-                id: found.name.id,
-                resource,
-                staged,
-                since: head.queued_at,
-                owner_alive,
-            });
+        // In this order: what is staged meanwhile is seen in one of the two.
+        for_each_owned(&self.layout.tmp, &mut |name, owner| {
+            add(&self.layout.tmp, name, owner, None)
+        })
+        .map_err(trouble)?;
+        for dir in self.staged_dirs().map_err(trouble)? {
+            let name = dir.path().file_name().and_then(|name| name.to_str());
+            // What else has come there is nobody's to decide.
+            let Some(resource) = name.and_then(|name| name.parse::<ResourceId>().ok()) else {
+                continue;
+            };
+            for_each_owned(&dir, &mut |name, owner| add(&dir, name, owner, Some(&resource)))
+                .map_err(trouble)?;
         }
+        let written: HashSet<QueueId> =
+            list.iter().filter(|entry| !entry.staged).map(|entry| entry.id).collect();
+        lock(&self.resources).retain(|id, _| written.contains(id));
+        // Listed in both places because it was staged in between.
+        let staged: HashSet<QueueId> =
+            list.iter().filter(|entry| entry.staged).map(|entry| entry.id).collect();
+        list.retain(|entry| entry.staged || !staged.contains(&entry.id));
         Ok(list)
     }
 
-    /// The undecided files of the messages that are wanted, staged or only written.
-    fn find<'a>(&'a self, wanted: &dyn Fn(&QueueId) -> bool) -> io::Result<Vec<Found<'a>>> {
-        let mut found = Vec::new();
-        find_in(Handle::Lent(&self.layout.tmp), wanted, &mut found)?;
+    /// Who decides about a message that is only written: its head tells, which is read once.
+    fn resource_of_written(&self, dir: &Dir, name: MessageName) -> Option<ResourceId> {
+        if let Some(written) = lock(&self.written).get(&name.id) {
+            return Some(written.resource.clone());
+        }
+        if let Some(resource) = lock(&self.resources).get(&name.id) {
+            return Some(resource.clone());
+        }
+        let resource = read_head(dir, &name.encode())?.resource;
+        lock(&self.resources).insert(name.id, resource.clone());
+        Some(resource)
+    }
+
+    /// The directories of staged messages.
+    fn staged_dirs(&self) -> io::Result<Vec<Dir>> {
+        let mut dirs = Vec::new();
         for resource in self.layout.staged.names()? {
             let resource = resource?;
             let Ok(name) = String::from_utf8(resource.bytes) else { continue };
-            if matches!(resource.kind, Kind::Directory | Kind::Unknown)
-                && let Some(dir) = self.layout.staged.open_dir(&name)?
-            {
-                find_in(Handle::Own(dir), wanted, &mut found)?;
+            if matches!(resource.kind, Kind::Directory | Kind::Unknown) {
+                dirs.extend(self.layout.staged.open_dir(&name)?);
             }
+        }
+        Ok(dirs)
+    }
+
+    /// The undecided files of the messages that are wanted, staged or only written.
+    fn find<'a>(&'a self, wanted: &HashSet<QueueId>) -> io::Result<Vec<Found<'a>>> {
+        let mut found = Vec::new();
+        // In this order: what is staged meanwhile is seen in one of the two.
+        find_in(Handle::Lent(&self.layout.tmp), false, wanted, &mut found)?;
+        found.extend(self.find_staged(wanted)?);
+        Ok(found)
+    }
+
+    /// Those of them that are staged.
+    fn find_staged<'a>(&'a self, wanted: &HashSet<QueueId>) -> io::Result<Vec<Found<'a>>> {
+        let mut found = Vec::new();
+        for dir in self.staged_dirs()? {
+            find_in(Handle::Own(dir), true, wanted, &mut found)?;
         }
         Ok(found)
     }
 }
 
-fn find_in<'a>(
-    dir: Handle<'a>,
-    wanted: &dyn Fn(&QueueId) -> bool,
-    found: &mut Vec<Found<'a>>,
+/// Calls `each` for the files in `dir` that somebody has written and that are not published.
+fn for_each_owned(
+    dir: &Dir,
+    each: &mut dyn FnMut(MessageName, OwnerId) -> io::Result<()>,
 ) -> io::Result<()> {
-    let dir = Rc::new(dir);
     for name in dir.names()? {
-        let bytes = name?.bytes;
-        let name = MessageName::decode(&bytes).filter(|name| name.owner.is_some());
-        if let Some(name) = name.filter(|name| wanted(&name.id)) {
-            found.push(Found { dir: dir.clone(), name, head: read_head(&dir, &bytes) });
+        let name = MessageName::decode(&name?.bytes);
+        if let Some((name, owner)) = name.and_then(|name| Some((name, name.owner?))) {
+            each(name, owner)?;
         }
     }
     Ok(())
+}
+
+fn find_in<'a>(
+    dir: Handle<'a>,
+    staged: bool,
+    wanted: &HashSet<QueueId>,
+    found: &mut Vec<Found<'a>>,
+) -> io::Result<()> {
+    let dir = Rc::new(dir);
+    for_each_owned(&dir, &mut |name, _| {
+        if wanted.contains(&name.id) {
+            let head = read_head(&dir, &name.encode());
+            found.push(Found { dir: dir.clone(), name, head, staged });
+        }
+        Ok(())
+    })
 }
 
 /// What a queue file's head says; nothing if it cannot be read.

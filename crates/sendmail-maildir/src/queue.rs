@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sendmail_core::{
-    DeliveryOptions, Error, ErrorKind, MailEvent, Priority, QueueId, Result, Timestamp,
+    DeliveryOptions, Error, ErrorKind, MailEvent, Priority, QueueId, ResourceId, Result, Timestamp,
     TransactionId,
 };
 use uuid::Uuid;
@@ -37,6 +37,8 @@ pub(crate) struct Queue {
     pub(crate) wake: Wake,
     /// What this process wrote and did not publish yet.
     pub(crate) written: Mutex<HashMap<QueueId, Written>>,
+    /// Who decides about what other processes have only written, as far as it was read.
+    pub(crate) resources: Mutex<HashMap<QueueId, ResourceId>>,
     /// What this process published and could not sync.
     pub(crate) doubtful: Mutex<HashSet<QueueId>>,
     /// What this process proposed to decide, and what it decided and was not told to forget.
@@ -170,6 +172,7 @@ impl Queue {
             boot: owner::boot_id(),
             wake: Wake::default(),
             written: Mutex::default(),
+            resources: Mutex::default(),
             doubtful: Mutex::default(),
             proposals: Mutex::default(),
             claims: Mutex::default(),

@@ -19,17 +19,26 @@ use tokio::task::spawn_blocking;
 use crate::journal::log;
 use crate::options::MaildirOptions;
 use crate::queue::Queue;
+use crate::wake::Listener;
 use crate::wishes::Wish;
 
 /// A queue in a Maildir.
 ///
 /// Each value that was opened is an owner and a worker of its own, with a lock that lives as long as
 /// the value: what it claimed is free when it is dropped, or when its process dies. Cloning shares it.
+/// Each clone hears every wake-up for itself: give one to each of those that wait for work.
 ///
 /// It needs a tokio runtime.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct MaildirStore {
     queue: Arc<Queue>,
+    listener: Listener,
+}
+
+impl Clone for MaildirStore {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone(), listener: Listener::default() }
+    }
 }
 
 impl MaildirStore {
@@ -48,7 +57,7 @@ impl MaildirStore {
         let open = move || Queue::open(&path, options);
         let queue =
             Arc::new(spawn_blocking(open).await.map_err(|e| stopped("open the queue", e))??);
-        Ok(Self { queue })
+        Ok(Self { queue, listener: Listener::default() })
     }
 
     /// What an operator should know about where the queue is, in words; most often nothing.
@@ -185,7 +194,7 @@ impl QueueStore for MaildirStore {
 
     async fn wait_for_work(&self, timeout: Duration) {
         tokio::select! {
-            () = self.queue.wake.wait(&self.queue.layout) => {}
+            () = self.queue.wake.wait(&self.listener, &self.queue.layout) => {}
             () = self.queue.options.clock.sleep(timeout) => {}
         }
     }

@@ -1,20 +1,22 @@
 //! Being told of new work: by a signal inside the process, by inotify between processes.
 //!
-//! Both only hint. Whoever waits also looks by itself now and then.
+//! Both only hint. Whoever waits also looks by itself now and then. There may be several who wait, a
+//! processor and a recovery: all hear, and none takes a wake-up from another.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use notify::event::{CreateKind, EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::layout::Layout;
 
 /// Wakes whoever waits for work.
-#[derive(Default)]
 pub(crate) struct Wake {
-    notify: Arc<Notify>,
+    /// Counts the signals.
+    signals: watch::Sender<u64>,
     /// Made when somebody waits for the first time, so that producers watch nothing; `None` inside
     /// where the system has no watches to spare.
     watcher: OnceLock<Option<RecommendedWatcher>>,
@@ -23,10 +25,10 @@ pub(crate) struct Wake {
 impl Wake {
     /// Watches the places where other processes put messages.
     fn watch(&self, layout: &Layout) -> Option<RecommendedWatcher> {
-        let signal = self.notify.clone();
+        let signals = self.signals.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if event.is_ok_and(|event| brings_work(&event)) {
-                signal.notify_one();
+                send(&signals);
             }
         });
         let watcher = watcher.and_then(|mut watcher| {
@@ -41,18 +43,38 @@ impl Wake {
 
     /// Says that there is work.
     pub(crate) fn signal(&self) {
-        self.notify.notify_one();
+        send(&self.signals);
     }
 
-    /// Returns when there may be work. A signal that nobody waited for is kept for the next who does.
-    pub(crate) async fn wait(&self, layout: &Layout) {
-        if self.watcher.get().is_none() {
-            self.watcher.get_or_init(|| self.watch(layout));
-            // What came before it was watched is to be looked for once more.
-            return;
+    /// Returns when there may be work that `listener` has not heard of. A signal that came while it did
+    /// not wait is kept for it.
+    pub(crate) async fn wait(&self, listener: &Listener, layout: &Layout) {
+        // What came before it was watched is to be looked for once more.
+        self.watcher.get_or_init(|| self.watch(layout));
+        let heard = listener.heard.load(Ordering::Relaxed);
+        let mut signals = self.signals.subscribe();
+        // The sender lives as long as `self`.
+        if let Ok(signal) = signals.wait_for(|signal| *signal > heard).await {
+            listener.heard.fetch_max(*signal, Ordering::Relaxed);
         }
-        self.notify.notified().await;
     }
+}
+
+/// There is a signal from the beginning: everybody's first wait ends at once.
+impl Default for Wake {
+    fn default() -> Self {
+        Self { signals: watch::Sender::new(1), watcher: OnceLock::new() }
+    }
+}
+
+fn send(signals: &watch::Sender<u64>) {
+    signals.send_modify(|count| *count += 1);
+}
+
+/// One who waits, and what it has heard.
+#[derive(Debug, Default)]
+pub(crate) struct Listener {
+    heard: AtomicU64,
 }
 
 /// A message came. What went, among it what we claimed ourselves, is no news, and neither are names

@@ -67,7 +67,7 @@ pub struct ProcessorConfig {
     pub poll_interval: Duration,
     /// How often the store is swept. Default: 30 s.
     pub sweep_interval: Duration,
-    /// How often each [`Recovery`](crate::Recovery) runs. Default: 1 s.
+    /// How often each [`Recovery`](crate::Recovery) runs that does not say when it wants to. Default: 1 s.
     pub recovery_interval: Duration,
     /// How long one event sink may take for one event before it is left behind. Default: 30 s.
     pub sink_timeout: Duration,

@@ -17,9 +17,13 @@ use crate::attempt::{self, Finished, Job};
 use crate::caught::caught;
 use crate::context::Context;
 use crate::relay::News;
+use crate::rounds::{Rounds, SOMETIME, SOON};
 
 /// How many messages a single pass remembers as tried; more trouble than that ends the pass.
 const MAX_TRIED: usize = 100_000;
+
+/// How long it waits to be woken before it waits anew.
+const UNTIL_WOKEN: Duration = Duration::from_secs(3600);
 
 /// How long it goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +57,9 @@ pub(crate) struct Engine {
     /// told waits here, so that sinks hear its events in order.
     running: HashSet<QueueId>,
     tasks: JoinSet<Finished>,
-    recoveries: JoinSet<()>,
+    recoveries: Rounds,
+    /// The store said that there may be work, and nothing was claimed since.
+    woken: bool,
     /// A single pass tries each message once: those that were left for later, and those of them that
     /// came back and are kept until the pass ends.
     tried: HashSet<QueueId>,
@@ -67,7 +73,6 @@ pub(crate) struct Engine {
     store_pause_timer: Timer,
     poll_timer: Timer,
     sweep_timer: Timer,
-    recover_timer: Timer,
 }
 
 impl Engine {
@@ -75,6 +80,7 @@ impl Engine {
         // A pause that an earlier run began is over: this one begins with a trial.
         context.relay().try_again();
         Self {
+            recoveries: Rounds::new(Arc::clone(&context)),
             context,
             mode,
             stop,
@@ -82,7 +88,7 @@ impl Engine {
             ready: VecDeque::new(),
             running: HashSet::new(),
             tasks: JoinSet::new(),
-            recoveries: JoinSet::new(),
+            woken: false,
             tried: HashSet::new(),
             parked: Vec::new(),
             dry: false,
@@ -92,7 +98,6 @@ impl Engine {
             store_pause_timer: Timer::default(),
             poll_timer: Timer::default(),
             sweep_timer: Timer::default(),
-            recover_timer: Timer::default(),
         }
     }
 
@@ -127,12 +132,15 @@ impl Engine {
 
     /// Before the first claim: what others left undone.
     async fn prepare(&mut self) {
-        let failed = recover(&self.context).await;
-        if self.mode == Mode::Once {
-            failed.into_iter().for_each(|why| self.summary.because(why));
+        match self.mode {
+            Mode::Once => {
+                let failed = self.recoveries.run_all().await;
+                failed.into_iter().for_each(|why| self.summary.because(why));
+            }
+            // Whoever cannot be reached keeps no mail from being claimed.
+            Mode::Forever => self.recoveries.start_all(),
         }
         self.sweep().await;
-        self.recover_timer.set(&self.context.clock, self.context.config.recovery_interval);
     }
 
     fn is_over(&self) -> bool {
@@ -231,6 +239,9 @@ impl Engine {
     async fn take(&mut self, claimed: Claimed) {
         self.recovered_store();
         self.dry = claimed.claims.is_empty();
+        if std::mem::take(&mut self.woken) && self.dry {
+            self.recoveries.hurry(SOON);
+        }
         if self.dry {
             self.poll_timer.set(&self.context.clock, self.context.config.poll_interval);
         }
@@ -309,26 +320,21 @@ impl Engine {
         self.time_pause();
         let context = Arc::clone(&self.context);
         let may_claim = self.context.relay().allowed() > 0 && !self.store_pause_timer.is_set();
-        let idle = self.dry && may_claim && self.mode == Mode::Forever;
+        let idle = self.dry && may_claim;
+        let listens = self.mode == Mode::Forever && (idle || !self.recoveries.is_empty());
         tokio::select! {
             Some(finished) = self.tasks.join_next() => self.note(finished),
-            Some(_) = self.recoveries.join_next() => {
-                self.recover_timer.set(&context.clock, context.config.recovery_interval);
-            }
+            () = self.recoveries.step(), if self.mode == Mode::Forever => {}
             () = context.news.notified() => {}
             () = until(&mut self.stop, Stop::InOrder) => {}
             () = self.relay_pause_timer.elapsed() => context.relay().try_again(),
             () = self.store_pause_timer.elapsed() => {}
             () = self.poll_timer.elapsed() => self.dry = self.mode == Mode::Once,
-            () = self.recover_timer.elapsed() => {
-                let context = Arc::clone(&context);
-                self.recoveries.spawn(async move {
-                    recover(&context).await;
-                });
-            }
             () = self.sweep_timer.elapsed() => self.sweep().await,
-            () = context.store.wait_for_work(context.config.poll_interval), if idle => {
-                self.dry = false;
+            // The timers look after everything that nobody wakes it for.
+            () = context.store.wait_for_work(UNTIL_WOKEN), if listens => {
+                (self.dry, self.woken) = (false, true);
+                self.recoveries.hurry(SOMETIME);
             }
         }
     }
@@ -389,25 +395,6 @@ impl Engine {
     }
 }
 
-/// Runs every recovery once; returns what could not be done.
-async fn recover(context: &Context) -> Vec<String> {
-    let mut failed = Vec::new();
-    for recovery in &context.recoveries {
-        match caught(recovery.recover()).await {
-            Ok(Ok(events)) => context.tell(&events).await,
-            Ok(Err(error)) => {
-                warn!(recovery = recovery.name(), %error, "a recovery could not be finished");
-                failed.push(error.to_string());
-            }
-            Err(_) => {
-                warn!(recovery = recovery.name(), "a recovery panicked");
-                failed.push(format!("{} panicked", recovery.name()));
-            }
-        }
-    }
-    failed
-}
-
 /// Makes an event about the relay durable, and tells it then.
 async fn announce(context: &Context, kind: MailEventKind, why: &str) {
     let relay = context.mailer.relay();
@@ -438,15 +425,15 @@ async fn until(stop: &mut watch::Receiver<Stop>, wanted: Stop) {
 
 /// A wait that goes on while other things happen.
 #[derive(Default)]
-struct Timer(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+pub(crate) struct Timer(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
 impl Timer {
-    fn set(&mut self, clock: &Arc<dyn Clock>, wait: Duration) {
+    pub(crate) fn set(&mut self, clock: &Arc<dyn Clock>, wait: Duration) {
         let clock = Arc::clone(clock);
         self.0 = Some(Box::pin(async move { clock.sleep(wait).await }));
     }
 
-    fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.0 = None;
     }
 
@@ -455,7 +442,7 @@ impl Timer {
     }
 
     /// Returns when the wait is over, and not at all if none was set. May be dropped and called again.
-    async fn elapsed(&mut self) {
+    pub(crate) async fn elapsed(&mut self) {
         match &mut self.0 {
             Some(wait) => wait.await,
             None => std::future::pending().await,

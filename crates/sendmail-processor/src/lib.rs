@@ -41,9 +41,10 @@ mod plan;
 mod processor;
 mod recovery;
 mod relay;
+mod rounds;
 mod summary;
 
 pub use config::{Backoff, ProcessorConfig};
 pub use processor::{Health, ProcessorBuilder, ProcessorHandle, QueueProcessor};
-pub use recovery::Recovery;
+pub use recovery::{Recovered, Recovery};
 pub use summary::RunSummary;

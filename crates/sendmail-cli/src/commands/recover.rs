@@ -79,6 +79,11 @@ fn finding(finding: &Finding) -> String {
             "who decides it is not configured here; --decide settles it by hand".to_owned()
         }
         Finding::NoAnswer(error) => format!("who decides it could not be asked: {error}"),
+        Finding::Frozen => "the queue is frozen".to_owned(),
+        Finding::Missing => {
+            "its transaction committed, and it is neither in the queue nor in its history"
+                .to_owned()
+        }
         Finding::NotUndecided => "it is not undecided".to_owned(),
         _ => "something this program does not know".to_owned(),
     }

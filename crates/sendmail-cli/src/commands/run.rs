@@ -24,11 +24,13 @@ pub(crate) async fn run(setup: &Setup, output: Output, run: &Run) -> Result<Code
     let sink: Arc<dyn EventSink> = Arc::new(EventPrinter { output, quiet: run.quiet });
     let recovery = Recovery::new(store.clone(), Setup::clock()).with_sink(sink.clone());
     let relay = mailer.relay().to_owned();
-    let processor = QueueProcessor::builder(store, mailer.clone(), Setup::clock())
+    let mut builder = QueueProcessor::builder(store, mailer.clone(), Setup::clock())
         .config(setup.processor())
-        .sink(sink)
-        .recovery(Arc::new(TransactionRecovery(recovery)))
-        .build()?;
+        .sink(sink);
+    for part in recovery.split() {
+        builder = builder.recovery(Arc::new(TransactionRecovery(part)));
+    }
+    let processor = builder.build()?;
     if !run.quiet && !run.once {
         output.remark("info", &format!("delivering to {relay}; stop with SIGTERM or Ctrl-C"));
     }

@@ -293,3 +293,24 @@ async fn what_was_discarded_is_not_said_to_be_published() {
     let error = store.publish(&[new.id]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Aborted);
 }
+
+/// A processor and a recovery in one process: none takes a wake-up from the other.
+#[tokio::test]
+async fn each_clone_hears_every_wake_up() {
+    let place = Queue::new();
+    let store = place.open().await;
+    let others = [store.clone(), store.clone()];
+    let forever = Duration::from_secs(86_400);
+    for other in &others {
+        // There may be work from before.
+        other.wait_for_work(forever).await;
+    }
+    let mut id = None;
+    for _ in 0..3 {
+        id = Some(queue(&store, &["a@example.net"]).await);
+        for other in &others {
+            other.wait_for_work(forever).await;
+        }
+    }
+    assert!(claim_all(&store).await.iter().any(|claim| Some(claim.id) == id));
+}

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sendmail_core::{
-    EntryState, Error, ErrorKind, MailEvent, MailEventKind, QueueStore, Result, Timestamp,
+    Clock as _, EntryState, Error, ErrorKind, MailEvent, MailEventKind, QueueStore, Result,
+    Timestamp,
 };
-use sendmail_processor::Recovery;
+use sendmail_processor::{Recovered, Recovery};
 use sendmail_testkit::Answer;
 
 use crate::bench::Bench;
@@ -153,7 +154,7 @@ impl Recovery for Publisher {
         "publish what is staged"
     }
 
-    async fn recover(&self) -> Result<Vec<MailEvent>> {
+    async fn recover(&self) -> Result<Recovered> {
         let run = self.runs.fetch_add(1, Ordering::SeqCst);
         assert!(!run.is_multiple_of(4), "the test wants the recovery to panic");
         if run % 4 == 2 {
@@ -162,7 +163,7 @@ impl Recovery for Publisher {
         let undecided = self.store.undecided().await?;
         let ids: Vec<_> = undecided.iter().map(|undecided| undecided.id).collect();
         self.store.publish(&ids).await?;
-        Ok(vec![MailEvent::new(MailEventKind::Discarded, Timestamp::EPOCH)])
+        Ok(vec![MailEvent::new(MailEventKind::Discarded, Timestamp::EPOCH)].into())
     }
 }
 
@@ -185,7 +186,7 @@ async fn recoveries_run_beside_and_their_trouble_stops_nothing() {
 
 #[tokio::test]
 async fn decided_mail_that_nobody_published_is_swept_up() {
-    use sendmail_core::{Clock, DecisionLog, TransactionId};
+    use sendmail_core::{DecisionLog, TransactionId};
     let bench = Bench::new();
     let doomed = bench.store.process();
     let running = bench.processor().spawn();
@@ -213,6 +214,104 @@ async fn an_idle_processor_waits_and_does_not_spin() {
         bench.let_others_run().await;
     }
     assert!(looks >= 30, "it wakes when its intervals are over, and not without end: {looks}");
+    running.stop();
+    running.join().await.unwrap();
+}
+
+/// Counts its runs, and wants to run again when it is told to; or never comes to its end.
+struct Paced {
+    runs: AtomicUsize,
+    again: Option<Duration>,
+    hangs: bool,
+}
+
+impl Paced {
+    fn again(again: Option<Duration>) -> Arc<Self> {
+        Arc::new(Self { runs: AtomicUsize::new(0), again, hangs: false })
+    }
+
+    fn runs(&self) -> usize {
+        self.runs.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl Recovery for Paced {
+    fn name(&self) -> &str {
+        "count the runs"
+    }
+
+    async fn recover(&self) -> Result<Recovered> {
+        self.runs.fetch_add(1, Ordering::SeqCst);
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        Ok(Recovered::default().again_after(self.again))
+    }
+}
+
+#[tokio::test]
+async fn a_recovery_runs_again_when_it_wants_to_and_waits_for_no_other() {
+    let bench = Bench::new();
+    let fast = Paced::again(Some(Duration::from_millis(20)));
+    let slow = Paced::again(None);
+    let stuck = Arc::new(Paced { runs: AtomicUsize::new(0), again: None, hangs: true });
+    let mut builder = bench.builder();
+    for recovery in [&stuck, &slow, &fast] {
+        builder = builder.recovery(recovery.clone());
+    }
+    let running = builder.build().unwrap().spawn();
+    bench.let_others_run().await;
+    let begun = bench.clock.now();
+    while bench.clock.now().saturating_since(begun) < Duration::from_secs(10) {
+        bench.clock.advance_to_next().await;
+        bench.let_others_run().await;
+    }
+    assert_eq!(stuck.runs(), 1, "one run at a time");
+    assert!((10..=12).contains(&slow.runs()), "{}", slow.runs());
+    assert!((490..=502).contains(&fast.runs()), "{}", fast.runs());
+    bench.queue(&["a@example.net"]).await;
+    bench.mailer.wait_for(1).await;
+    running.stop();
+    running.join().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_another_process_stages_is_looked_at_within_milliseconds() {
+    let bench = Bench::new();
+    // It says that it goes on: what it looks for is there.
+    let recovery = Paced::again(Some(Duration::from_secs(1)));
+    let running = bench.builder().recovery(recovery.clone()).build().unwrap().spawn();
+    bench.let_others_run().await;
+    bench.pass_time_until(|| recovery.runs() >= 2).await;
+    bench.let_others_run().await;
+    let producer = bench.store.process();
+    for _ in 0..5 {
+        let (runs, begun) = (recovery.runs(), bench.clock.now());
+        bench.queue_staged(&producer).await;
+        bench.let_others_run().await;
+        bench.pass_time_until(|| recovery.runs() > runs).await;
+        let passed = bench.clock.now().saturating_since(begun);
+        assert!(passed <= Duration::from_millis(10), "{passed:?}");
+    }
+    running.stop();
+    running.join().await.unwrap();
+}
+
+#[tokio::test]
+async fn mail_that_no_transaction_holds_back_pays_for_no_look_of_its_own() {
+    let bench = Bench::new();
+    let recovery = Paced::again(None);
+    let running = bench.builder().recovery(recovery.clone()).build().unwrap().spawn();
+    bench.let_others_run().await;
+    let before = recovery.runs();
+    for sent in 1..=200 {
+        bench.queue(&["a@example.net"]).await;
+        bench.mailer.wait_for(sent).await;
+        bench.clock.advance(Duration::from_millis(1));
+    }
+    // 200 messages in 200 ms: the first few make it look, and then ever fewer.
+    assert!(recovery.runs() - before <= 8, "{}", recovery.runs() - before);
     running.stop();
     running.join().await.unwrap();
 }

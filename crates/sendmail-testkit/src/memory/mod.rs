@@ -29,16 +29,23 @@ use state::State;
 ///
 /// One queue is shared by several *processes*: [`process`](Self::process) begins another,
 /// [`kill`](Self::kill) ends one without any order, and so does dropping its last clone. Clones are
-/// the same process.
+/// the same process, and each of them hears every wake-up for itself.
 ///
 /// [`QueueStore`]: sendmail_core::QueueStore
 /// [`QueueAdmin`]: sendmail_core::QueueAdmin
 /// [`EventLog`]: sendmail_core::EventLog
 /// [`DecisionStore`]: sendmail_core::DecisionStore
 /// [`DecisionLog`]: sendmail_core::DecisionLog
-#[derive(Clone)]
 pub struct MemoryStore {
     process: Arc<Process>,
+    /// The last change of the queue that this clone has heard of.
+    heard: AtomicU64,
+}
+
+impl Clone for MemoryStore {
+    fn clone(&self) -> Self {
+        Self { process: Arc::clone(&self.process), heard: AtomicU64::new(0) }
+    }
 }
 
 /// A call that can be told to fail.
@@ -73,8 +80,6 @@ pub enum Operation {
 struct Process {
     shared: Arc<Shared>,
     number: u64,
-    /// The last change of the queue that this process has looked at.
-    seen: AtomicU64,
 }
 
 /// What all processes share.
@@ -132,7 +137,7 @@ impl MemoryStore {
 
     fn begin(shared: Arc<Shared>) -> Self {
         let number = shared.lock().begin_process();
-        Self { process: Arc::new(Process { shared, number, seen: AtomicU64::new(0) }) }
+        Self { process: Arc::new(Process { shared, number }), heard: AtomicU64::new(0) }
     }
 
     /// The same queue, opened by another process.
@@ -197,6 +202,10 @@ impl MemoryStore {
         self.process.shared.clock.now()
     }
 
+    fn heard(&self, change: u64) {
+        self.heard.fetch_max(change, Ordering::Relaxed);
+    }
+
     /// Wakes whoever waits for work, in every process.
     fn wake(&self) {
         self.process.shared.changes.send_modify(|count| *count += 1);
@@ -233,10 +242,6 @@ impl Process {
     fn end(&self) {
         self.shared.lock().alive.remove(&self.number);
         self.shared.changes.send_modify(|count| *count += 1);
-    }
-
-    fn saw(&self, change: u64) {
-        self.seen.fetch_max(change, Ordering::Relaxed);
     }
 }
 

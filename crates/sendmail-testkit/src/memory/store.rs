@@ -74,6 +74,8 @@ impl QueueStore for MemoryStore {
                 item.place = Place::Staged;
             }
         }
+        drop(state);
+        self.wake();
         Ok(())
     }
 
@@ -136,7 +138,7 @@ impl QueueStore for MemoryStore {
     }
 
     async fn claim(&self, max: usize) -> Result<Claimed> {
-        self.process.saw(*self.process.shared.changes.borrow());
+        self.heard(*self.process.shared.changes.borrow());
         let now = self.now();
         let mut state = self.live(Operation::Claim.verb())?;
         state.fault(Operation::Claim)?;
@@ -232,13 +234,13 @@ impl QueueStore for MemoryStore {
     }
 
     async fn wait_for_work(&self, timeout: Duration) {
-        let seen = self.process.seen.load(Ordering::Relaxed);
+        let heard = self.heard.load(Ordering::Relaxed);
         let mut changes = self.process.shared.changes.subscribe();
         tokio::select! {
             // The sender lives as long as `self`.
-            changed = changes.wait_for(|change| *change > seen) => {
+            changed = changes.wait_for(|change| *change > heard) => {
                 if let Ok(change) = changed {
-                    self.process.saw(*change);
+                    self.heard(*change);
                 }
             }
             () = self.process.shared.clock.sleep(timeout) => {}

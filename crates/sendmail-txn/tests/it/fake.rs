@@ -323,6 +323,7 @@ impl QueueStore for FakeQueue {
 
     async fn known(&self, ids: &[QueueId]) -> Result<Vec<QueueId>> {
         let queue = self.queue();
+        self.world.note(self.call("known"));
         let published = |id: &QueueId| {
             queue.messages.get(id).is_some_and(|(_, place)| *place == Place::Published)
         };
@@ -460,6 +461,8 @@ struct Markers {
     tombstones: BTreeSet<QueueId>,
     /// How many transactions committed.
     commits: usize,
+    /// Whether everything in it is old.
+    aged: bool,
 }
 
 /// A database in memory: markers and tombstones under one unique key.
@@ -486,6 +489,11 @@ impl FakeDatabase {
     /// Commits a marker, as if another process had.
     pub(crate) fn plant(&self, id: QueueId) {
         self.markers().committed.insert(id);
+    }
+
+    /// Lets all that was committed have been committed long ago.
+    pub(crate) fn age(&self) {
+        self.markers().aged = true;
     }
 
     pub(crate) fn remembers(&self, id: QueueId) -> bool {
@@ -537,12 +545,19 @@ impl DecisionStore for FakeDatabase {
         self.world.step(self.call("forget"), work).await
     }
 
-    async fn remembered(&self, _: Duration, _: usize) -> Result<Vec<QueueId>> {
-        Ok(Vec::new())
+    async fn remembered(&self, _: Duration, limit: usize) -> Result<Vec<QueueId>> {
+        if !self.markers().aged {
+            return Ok(Vec::new());
+        }
+        let work = || Ok(self.markers().committed.iter().copied().take(limit).collect());
+        self.world.step(self.call("remembered"), work).await
     }
 
     async fn sweep(&self) -> Result<usize> {
-        Ok(0)
+        if !self.markers().aged {
+            return Ok(0);
+        }
+        self.world.step(self.call("sweep"), || Ok(3)).await
     }
 }
 

@@ -11,6 +11,7 @@ mod mail;
 mod memory_store;
 mod model;
 mod recovery;
+mod recovery_rounds;
 mod run;
 mod savepoints;
 mod scene;

@@ -156,6 +156,8 @@ async fn nothing_is_forgotten_before_it_is_published() {
     let id = QueueId::mint(NOW);
     let mut store = MockQueueStore::new();
     store.expect_decision_store().returning(|| None);
+    store.expect_resource_id().return_const("queue".parse::<ResourceId>().unwrap());
+    store.expect_is_frozen().returning(|| Ok(false));
     store.expect_undecided().returning(move || {
         let resource = "db".parse().unwrap();
         Ok(vec![Undecided { id, resource, staged: true, since: NOW, owner_alive: false }])
@@ -170,6 +172,8 @@ async fn nothing_is_forgotten_before_it_is_published() {
     oracle.expect_visible().times(1).returning(|ids| Ok(ids.to_vec()));
     oracle.expect_fence().never();
     oracle.expect_forget().never();
+    oracle.expect_remembered().returning(|_, _| Ok(Vec::new()));
+    oracle.expect_sweep().returning(|| Ok(0));
     let oracle: Arc<dyn DecisionStore> = Arc::new(oracle);
     let recovery = Recovery::new(Arc::new(store), clock()).with_decision_store(oracle).unwrap();
     let report = recovery.run().await.unwrap();
@@ -183,6 +187,8 @@ async fn what_somebody_else_finished_meanwhile_is_left() {
     let id = QueueId::mint(NOW);
     let mut store = MockQueueStore::new();
     store.expect_decision_store().returning(|| None);
+    store.expect_resource_id().return_const("queue".parse::<ResourceId>().unwrap());
+    store.expect_is_frozen().returning(|| Ok(false));
     store.expect_undecided().returning(move || {
         let resource = "db".parse().unwrap();
         Ok(vec![Undecided { id, resource, staged: true, since: NOW, owner_alive: false }])
