@@ -27,6 +27,19 @@ pub(crate) struct Arguments {
         value_parser = parse_secret
     )]
     pub(crate) relay: Option<SecretString>,
+    /// A database whose transactions take mail along: postgres://USER@HOST/NAME, mysql://…, sqlite:/PATH
+    ///
+    /// It is called `default`. More than one, and passwords in files, are for the configuration file:
+    /// [databases.NAME]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "SENDMAIL_DATABASE",
+        hide_env_values = true,
+        value_parser = parse_secret
+    )]
+    pub(crate) database: Option<SecretString>,
     /// A configuration file in TOML; what the command line says counts more
     #[arg(long, global = true, value_name = "FILE", env = "SENDMAIL_CONFIG")]
     pub(crate) config: Option<PathBuf>,
@@ -72,13 +85,20 @@ pub(crate) enum Command {
     Stats,
     /// Tell what became of which mail
     Events(Events),
-    /// Decide messages whose transaction was cut short
+    /// Decide messages whose transaction was cut short, and say what was found of each
+    ///
+    /// Exits with 0 if all are decided, 75 if some are still in doubt or a database could not be asked,
+    /// and 66 if a committed message is missing
     Recover(Recover),
-    /// Check configuration, queue and relay, and say what was found
+    /// Stop claims and decisions, before a backup of the queue or of a database is restored
+    Freeze(Freeze),
+    /// Make the tables that mail needs in a configured database, or print their SQL
+    Migrate(Migrate),
+    /// Check configuration, queue, databases and relay, and say what was found
     Check,
     /// A development SMTP server that captures everything and delivers nothing
     Sink(Sink),
-    /// Half of a transaction, for the demo to kill
+    /// A shop that gets no further than the demo wants, to be killed
     #[command(hide = true)]
     DemoVictim(DemoVictim),
 }
@@ -180,17 +200,48 @@ pub(crate) struct Recover {
     /// Decide yourself, because whoever decided is gone for good
     #[arg(long, value_enum, value_name = "DECISION", requires = "ids")]
     pub(crate) decide: Option<Decide>,
-    /// The messages to decide: queue ids or Message-IDs
+    /// The messages to decide: queue ids or Message-IDs; all of a transaction, or half of it is sent
     #[arg(value_name = "ID", requires = "decide")]
     pub(crate) ids: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Decide {
-    /// The messages are sent
+    /// The messages are sent; those that were discarded already are put back into the queue
     Committed,
     /// The messages are thrown away, and kept for some days
     Aborted,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Freeze {
+    /// Go on again
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) off: bool,
+    /// Wait until no worker has a message any more and it is safe to restore
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Wait no longer than this, and exit with 75; 15m if nothing is said
+    #[arg(long, value_name = "DURATION", value_parser = crate::units::parse_duration, requires = "wait")]
+    pub(crate) timeout: Option<std::time::Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Migrate {
+    /// The database; may be left out where there is only one
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Print the SQL for such a database, and do nothing
+    #[arg(long, value_enum, value_name = "KIND", conflicts_with = "name")]
+    pub(crate) print: Option<SqlKind>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum SqlKind {
+    Postgres,
+    /// MySQL and MariaDB
+    Mysql,
+    Sqlite,
 }
 
 #[derive(Debug, Args)]
@@ -211,12 +262,16 @@ pub(crate) struct DemoVictim {
     /// How far the transaction gets
     #[arg(value_enum)]
     pub(crate) until: Until,
+    /// The order's number
+    pub(crate) order: i64,
+    /// The shop's database
+    pub(crate) shop: PathBuf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Until {
-    Prepared,
-    Decided,
+    BeforeCommit,
+    AfterCommit,
 }
 
 fn parse_secret(text: &str) -> Result<SecretString, String> {

@@ -3,6 +3,9 @@
 //! Everything in it may be left out. What is wrong is refused with file, line and key, and values are
 //! never printed: one of them may be a password.
 
+mod databases;
+
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -14,6 +17,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sendmail_processor::ProcessorConfig;
 use serde::{Deserialize, Deserializer};
 
+pub(crate) use self::databases::{DatabaseKind, DatabaseName, DatabaseSection, DatabaseUrl};
 use crate::exit::{CONFIG, Failure, Result};
 use crate::units::{parse_duration, parse_size};
 
@@ -27,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) queue: QueueSection,
     pub(crate) relay: RelaySection,
     pub(crate) delivery: DeliverySection,
+    /// `[databases.NAME]`, any number.
+    pub(crate) databases: BTreeMap<DatabaseName, DatabaseSection>,
 }
 
 /// `[queue]`
@@ -131,6 +137,15 @@ impl Config {
                 line_of_key(&text, &["password", "url"])
             )));
         }
+        let mut databases = config.databases.iter();
+        let open = databases.find(|(_, database)| database.url.get_ref().has_password());
+        if let Some((name, database)) = open.filter(|_| mode & 0o077 != 0) {
+            return Err(wrong(format!(
+                "line {}: key `databases.{name}.url`: it holds a password and others may read the \
+                 file; chmod 600 it, or use password_file",
+                line_at(&text, database.url.span().start)
+            )));
+        }
         Ok(config)
     }
 
@@ -154,6 +169,11 @@ impl Config {
             let line = line_of_key(text, &["first_retry", "max_retry"]);
             return Err(format!("line {line}: key `first_retry`: it is longer than `max_retry`"));
         }
+        for database in config.databases.values() {
+            database.check().map_err(|(at, why)| {
+                format!("line {}: key `password_file`: {why}", line_at(text, at))
+            })?;
+        }
         Ok(config)
     }
 }
@@ -163,6 +183,14 @@ impl RelaySection {
         let in_url = |url: &SecretString| mask_url(url.expose_secret()) != *url.expose_secret();
         self.password.is_some() || self.url.as_ref().is_some_and(in_url)
     }
+}
+
+/// The first line of a file, which is a secret.
+pub(crate) fn first_line(file: &Path) -> Result<SecretString> {
+    let wrong = |why: String| Failure::new(CONFIG, format!("{}: {why}", file.display()));
+    let content = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
+    let content = String::from_utf8(content).map_err(|_| wrong("not UTF-8".to_owned()))?;
+    Ok(SecretString::from(content.lines().next().unwrap_or_default()))
 }
 
 /// A URL whose password, if it has one, is masked.
@@ -181,7 +209,7 @@ pub(crate) fn mask_url(url: &str) -> String {
 }
 
 /// Every key that there is.
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
     "path",
     "max_message_size",
     "max_messages",
@@ -203,16 +231,19 @@ const KEYS: [&str; 21] = [
     "lifetime",
     "poll_interval",
     "max_refusals_in_a_row",
+    "require_durable",
 ];
 
 /// What is wrong, where: without the value, which the parser's own message would repeat.
 fn describe(text: &str, error: &toml::de::Error) -> String {
     let at = error.span().map_or(0, |span| span.start);
-    let before = text.get(..at).unwrap_or(text);
-    let line = before.matches('\n').count() + 1;
+    let line = line_at(text, at);
     let source = text.lines().nth(line - 1).unwrap_or_default();
     let key = source.split('=').next().unwrap_or_default().trim();
     let message = error.message();
+    if let Some(missing) = message.strip_prefix("missing field ") {
+        return format!("line {line}: key {missing}: it is missing");
+    }
     let why = if message.starts_with("unknown field") || message.starts_with("duplicate key") {
         message.to_owned()
     } else if let Some((_, expected)) = message.split_once(", expected ") {
@@ -226,6 +257,11 @@ fn describe(text: &str, error: &toml::de::Error) -> String {
     // In the middle of a text that goes over several lines, what looks like a key is a value.
     let is_key = KEYS.contains(&key) || message.starts_with("unknown field");
     if is_key { format!("line {line}: key `{key}`: {why}") } else { format!("line {line}: {why}") }
+}
+
+/// The line of a place in the text, counted from 1.
+fn line_at(text: &str, at: usize) -> usize {
+    text.get(..at).unwrap_or(text).matches('\n').count() + 1
 }
 
 /// The line on which one of these keys stands first.
@@ -271,6 +307,22 @@ mod tests {
             ("[delivery]\nmax_in_flight = 0", 2, "max_in_flight"),
             ("[delivery]\nlifetime = \"0s\"", 2, "lifetime"),
             ("[delivery]\nfirst_retry = \"2h\"", 2, "first_retry"),
+            ("[databases.a]\nurl = \"oracle://u:12345@h/d\"", 2, "url"),
+            ("[databases.a]\nurl = \"postgres://u:p@h:12345x/d\"", 2, "url"),
+            ("[databases.a]\nurl = \"postgres://h/d?password=12345\"", 2, "url"),
+            ("[databases.a]\nurl = \"sqlite::memory:\"", 2, "url"),
+            ("[databases.a]\nurl = 12345", 2, "url"),
+            ("[databases.a]\nurl = \"sqlite:a\"\npasword = \"12345\"", 3, "pasword"),
+            ("[databases.a]\nurl = \"sqlite:a\"\nrequire_durable = 12345", 3, "require_durable"),
+            ("\n[databases.a]\nrequire_durable = true", 2, "url"),
+            ("[databases.a]\nurl = \"sqlite:a\"\npassword_file = \"f\"", 3, "password_file"),
+            (
+                "[relay]\nurl = \"smtp://a\"\n[databases.a]\nurl = \"mysql://u:12345@h/d\"\n\
+                 password_file = \"f\"",
+                5,
+                "password_file",
+            ),
+            ("[databases.a]\nurl = \"mysql://h/d\"\npassword_file = \"f\"", 3, "password_file"),
         ] {
             let error = Config::parse(text).unwrap_err();
             assert!(error.starts_with(&format!("line {line}: key `{key}`")), "{text:?}: {error}");
@@ -292,6 +344,9 @@ mod tests {
             ("[relay]\nuser = \"u\"\npassword = \"s3cret\"\n", true),
             ("[relay]\nurl = \"smtp://u:s3cret@a\"\n", true),
             ("[relay]\nurl = \"smtp://a\"\n", false),
+            ("[databases.a]\nurl = \"postgres://u:s3cret@h/d\"\n", true),
+            ("[databases.a]\nurl = \"postgres://u@h/d\"\n", false),
+            ("[databases.a]\nurl = \"sqlite:/d\"\n", false),
         ] {
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
@@ -319,7 +374,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn reading_never_panics(text in "(\\[(queue|relay)\\]\n)?([a-z_]{1,10} ?= ?.{0,20}\n){0,4}") {
+        fn reading_never_panics(text in "(\\[(queue|relay|databases\\.a)\\]\n)?([a-z_]{1,10} ?= ?.{0,20}\n){0,4}") {
             let _ = Config::parse(&text);
         }
     }

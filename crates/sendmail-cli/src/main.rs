@@ -6,9 +6,12 @@
 mod args;
 mod commands;
 mod config;
+mod databases;
 mod exit;
+mod in_doubt;
 mod log;
 mod output;
+mod recovery;
 mod relay;
 mod setup;
 mod smtp_sink;

@@ -8,7 +8,7 @@ use sendmail_core::{Error, Mailer};
 use sendmail_program::ProgramMailer;
 use sendmail_smtp::{Credentials, SmtpConfig, SmtpMailer};
 
-use crate::config::RelaySection;
+use crate::config::{RelaySection, first_line};
 use crate::exit::{CONFIG, Failure, Result};
 
 /// The mailer for the relay that the command line or the configuration names.
@@ -69,13 +69,6 @@ fn has_credentials(url: &str) -> bool {
     let rest = url.split_once("://").map_or("", |(_, rest)| rest);
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     rest[..end].contains('@')
-}
-
-fn first_line(file: &Path) -> Result<SecretString> {
-    let content = String::from_utf8(read(file)?)
-        .map_err(|_| Failure::new(CONFIG, format!("{}: not UTF-8", file.display())))?;
-    let line = content.lines().next().unwrap_or_default();
-    Ok(SecretString::from(line.to_owned()))
 }
 
 fn read(file: &Path) -> Result<Vec<u8>> {

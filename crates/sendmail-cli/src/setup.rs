@@ -4,18 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use secrecy::{ExposeSecret as _, SecretString};
 use sendmail_clock::SystemClock;
 use sendmail_core::{
-    Clock, Cursor, Error, ErrorKind, EventLog as _, Filter, Mailer, MessageId, QueueAdmin as _,
-    QueueId, Timestamp,
+    Clock, Cursor, EntryState, EventLog as _, Filter, Mailer, MessageId, QueueAdmin as _, QueueId,
+    Timestamp,
 };
 use sendmail_maildir::{MaildirOptions, MaildirStore};
-use sendmail_processor::{ProcessorConfig, Recovered};
-use sendmail_txn::{Action, Finding, Recovery};
+use sendmail_processor::ProcessorConfig;
 
-use crate::config::{Config, mask_url};
+use crate::config::{Config, DatabaseName, DatabaseSection, DatabaseUrl, mask_url};
 use crate::exit::{CONFIG, Failure, NO_INPUT, Result};
 
 /// What every command starts from.
@@ -30,9 +28,21 @@ impl Setup {
     pub(crate) fn new(
         queue: Option<PathBuf>,
         relay: Option<SecretString>,
+        database: Option<SecretString>,
         config: Option<&Path>,
     ) -> Result<Self> {
-        Ok(Self { queue, relay, config: config.map_or(Ok(Config::default()), Config::read)? })
+        let mut config = config.map_or(Ok(Config::default()), Config::read)?;
+        if let Some(url) = database {
+            let url = DatabaseUrl::parse(url.expose_secret())
+                .map_err(|why| Failure::new(CONFIG, format!("--database: {why}")))?;
+            let name = DatabaseName::default_name();
+            // A configured password is the configured database's, and is not shown to another.
+            let mut given = DatabaseSection::at(url);
+            given.require_durable =
+                config.databases.get(&name).is_some_and(|configured| configured.require_durable);
+            config.databases.insert(name, given);
+        }
+        Ok(Self { queue, relay, config })
     }
 
     /// Where the queue is.
@@ -122,38 +132,6 @@ pub(crate) fn host_name() -> String {
     if name.is_empty() { "localhost".to_owned() } else { name }
 }
 
-/// Transaction recovery, as the processor runs it.
-pub(crate) struct TransactionRecovery(pub(crate) Recovery);
-
-#[async_trait]
-impl sendmail_processor::Recovery for TransactionRecovery {
-    fn name(&self) -> &str {
-        "recover transactions"
-    }
-
-    async fn recover(&self) -> sendmail_core::Result<Recovered> {
-        // Its events go to the sinks that the recovery was given.
-        let report = self.0.run().await?;
-        let again = report.again;
-        let failed = report.messages.into_iter().find_map(|message| match message {
-            message if matches!(message.finding, Finding::Missing) => Some(missing(&message)),
-            message => match message.action {
-                Action::Failed(error) => Some(error),
-                _ => None,
-            },
-        });
-        let failed = failed.or(report.trouble.into_iter().next().map(|(_, error)| error));
-        failed.map_or(Ok(Recovered::default().again_after(again)), Err)
-    }
-}
-
-/// The alarm that a committed message is gone.
-fn missing(message: &sendmail_txn::Recovered) -> Error {
-    let text = "a committed message is neither in the queue nor in its history; see `list --state \
-                discarded`, and whether the queue was restored from a backup";
-    Error::new(ErrorKind::NotFound, "recover transactions", text).with("queue id", message.id)
-}
-
 /// The messages that an ID means: a queue id, or all that have this Message-ID, also those that have
 /// left the queue.
 pub(crate) async fn resolve(store: &MaildirStore, text: &str) -> Result<Vec<QueueId>> {
@@ -165,6 +143,8 @@ pub(crate) async fn resolve(store: &MaildirStore, text: &str) -> Result<Vec<Queu
     })?;
     let mut filter = Filter::default();
     filter.message_ids = vec![message_id.clone()];
+    // Discarded ones as well.
+    filter.states = EntryState::ALL.to_vec();
     let mut found = Vec::new();
     let mut visit = |entry: sendmail_core::Entry| {
         found.push(entry.id);

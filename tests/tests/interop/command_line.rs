@@ -36,6 +36,12 @@ async fn exit_codes_say_what_kind_of_trouble_it_is() {
         ("show <never@seen.example>", 66),
         ("run --once", 78),
         ("--relay gopher://relay run --once", 78),
+        ("--database oracle://host/shop list", 78),
+        ("migrate", 78),
+        ("migrate no-such-database", 64),
+        ("migrate --print oracle", 64),
+        ("freeze --timeout 1s", 64),
+        ("freeze --off --wait", 64),
         (&format!("--relay {NOBODY} run --once"), 0),
         (&format!("--relay {NOBODY} check"), 75),
         ("sink --listen 192.0.2.1:25", 69),
@@ -43,6 +49,9 @@ async fn exit_codes_say_what_kind_of_trouble_it_is() {
         ("stats", 0),
         ("events", 0),
         ("recover", 0),
+        ("migrate --print postgres", 0),
+        ("freeze", 0),
+        ("freeze --off", 0),
         ("--help", 0),
         ("--version", 0),
     ];
@@ -132,6 +141,10 @@ async fn a_wrong_configuration_is_named_by_line_and_key_and_never_by_value() {
         ("[queue]\nmax_message_size = \"v4lue\"\n", 2, "max_message_size"),
         ("[queue]\npath = \"v4lue\n", 2, "path"),
         ("[queue]\npath = \"a\"\npath = \"v4lue\"\n", 3, "path"),
+        ("[databases.shop]\nurl = \"oracle://u:v4lue@h/d\"\n", 2, "url"),
+        ("[databases.shop]\nurl = \"sqlite:d\"\n\npasword = \"v4lue\"\n", 4, "pasword"),
+        ("[databases.shop]\nurl = \"sqlite:d\"\nrequire_durable = 424242\n", 3, "require_durable"),
+        ("[databases.shop]\nrequire_durable = true\n", 1, "url"),
     ];
     for (toml, number, key) in cases {
         queue.configure(toml);

@@ -5,10 +5,12 @@
 mod clock;
 mod command_line;
 mod copies;
+mod databases;
 mod deaths;
 mod delivery;
 mod events;
 mod foreign;
+mod freezing;
 mod full_disk;
 mod hostile;
 mod readers;

@@ -1,15 +1,22 @@
-//! `check`: configuration, queue and relay, and what was found.
+//! `check`: configuration, queue, databases and relay, and what was found.
+
+mod databases;
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use sendmail_core::{Filter, QueueAdmin as _};
 use serde_json::{Value, json};
 
 use crate::commands::list::tell_set_aside;
 use crate::exit::{Code, Failure, OK, Result};
+use crate::in_doubt::in_doubt;
 use crate::output::Output;
 use crate::setup::Setup;
 use crate::units::show_duration;
+
+/// When messages in doubt are worth a warning.
+const IN_DOUBT_TOO_LONG: Duration = Duration::from_secs(60);
 
 pub(crate) async fn check(setup: &Setup, output: Output) -> Result<Code> {
     let values = effective(setup);
@@ -19,10 +26,12 @@ pub(crate) async fn check(setup: &Setup, output: Output) -> Result<Code> {
     )?;
     let queue = check_queue(setup, output).await;
     report(output, "queue", &queue)?;
+    let databases = databases::check(setup, output).await;
     let relay = check_relay(setup).await;
     report(output, "relay", &relay)?;
-    // Both are looked at before either ends the command.
+    // All are looked at before any ends the command.
     queue?;
+    databases?;
     relay?;
     Ok(OK)
 }
@@ -32,7 +41,17 @@ fn effective(setup: &Setup) -> Value {
     let (queue, processor) = (setup.queue_options(), setup.processor());
     let relay = &setup.config.relay;
     let path = |path: &std::path::PathBuf| path.display().to_string();
+    let databases = setup.config.databases.iter().map(|(name, section)| {
+        let password_file = section.password_file.as_ref().map(|file| path(file.get_ref()));
+        let value = json!({
+            "url": section.url.get_ref().shown(),
+            "password_file": password_file,
+            "require_durable": section.require_durable,
+        });
+        (name.to_string(), value)
+    });
     json!({
+        "databases": databases.collect::<serde_json::Map<_, _>>(),
         "queue": {
             "path": setup.queue_path().ok().as_ref().map(path),
             "domain": setup.domain(),
@@ -66,13 +85,22 @@ fn effective(setup: &Setup) -> Value {
 /// The same as lines; what is not set is left out.
 fn values_text(values: &Value) -> String {
     let mut lines = vec!["configuration:".to_owned()];
-    for (section, keys) in values.as_object().into_iter().flatten() {
-        for (key, value) in keys.as_object().into_iter().flatten().filter(|(_, it)| !it.is_null()) {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            lines.push(format!("  {section}.{key} = {value}"));
-        }
-    }
+    collect_values("", values, &mut lines);
     lines.join("\n")
+}
+
+fn collect_values(key: &str, value: &Value, lines: &mut Vec<String>) {
+    match value {
+        Value::Null => {}
+        Value::Object(keys) => {
+            let dot = if key.is_empty() { "" } else { "." };
+            keys.iter().for_each(|(each, value)| {
+                collect_values(&format!("{key}{dot}{each}"), value, lines);
+            });
+        }
+        Value::String(text) => lines.push(format!("  {key} = {text}")),
+        other => lines.push(format!("  {key} = {other}")),
+    }
 }
 
 fn report(output: Output, what: &str, result: &Result<String>) -> Result<()> {
@@ -100,6 +128,15 @@ async fn check_queue(setup: &Setup, output: Output) -> Result<String> {
     };
     store.list(&Filter::default(), &mut count).await?;
     let aside = tell_set_aside(&store, output).await?;
+    for doubt in in_doubt(&store).await?.iter().filter(|doubt| doubt.oldest > IN_DOUBT_TOO_LONG) {
+        let text = format!(
+            "{} in doubt, the oldest since {}, decided by {}; `recover` says why",
+            doubt.count,
+            show_duration(doubt.oldest),
+            doubt.resource
+        );
+        output.remark("warning", &text);
+    }
     Ok(format!(
         "{}: {messages} messages, {unreadable} of them unreadable, {aside} other things left alone",
         store.path().display()

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use sendmail_core::{Entry, Filter, QueueAdmin as _};
+use sendmail_core::{Entry, Filter, QueueAdmin as _, Statistics};
 use sendmail_maildir::MaildirStore;
 
 use crate::args::List;
@@ -39,10 +39,23 @@ pub(crate) async fn list(setup: &Setup, output: Output, list: &List) -> Result<C
 
 /// Says what is in the queue and cannot be a message, or not yet.
 pub(crate) async fn tell_set_aside(store: &MaildirStore, output: Output) -> Result<usize> {
-    let notes = store.statistics().await?.set_aside;
+    let statistics = store.statistics().await?;
+    tell_frozen(&statistics, output);
+    let notes = statistics.set_aside;
     notes.iter().for_each(|note| output.remark("set_aside", &format!("left alone: {note}")));
     Ok(notes.len())
 }
+
+/// Says that the queue is frozen, if it is.
+pub(crate) fn tell_frozen(statistics: &Statistics, output: Output) {
+    if statistics.frozen {
+        output.remark("frozen", FROZEN);
+    }
+}
+
+/// What a frozen queue is told with.
+pub(crate) const FROZEN: &str =
+    "the queue is frozen: nobody claims or decides messages until `freeze --off`";
 
 fn filter(list: &List) -> Result<Filter> {
     let mut filter = Filter::default();

@@ -3,32 +3,42 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sendmail_core::{EventSink, MailEvent, QueueStore};
+use sendmail_core::{EventSink, MailEvent};
 use sendmail_processor::{QueueProcessor, RunSummary};
-use sendmail_txn::Recovery;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::Run;
+use crate::databases::Database;
 use crate::exit::{Code, Failure, OK, Result, TEMPORARY};
 use crate::output::{Output, event_json, event_text};
-use crate::setup::{Setup, TransactionRecovery};
+use crate::recovery::{DatabaseRecovery, Known, QueueRecovery, Shared};
+use crate::setup::Setup;
 
 pub(crate) async fn run(setup: &Setup, output: Output, run: &Run) -> Result<Code> {
     let mailer = setup.mailer()?;
+    let databases = Database::all(setup)?;
     let store = setup.store().await?;
     for warning in store.warnings() {
         output.remark("warning", warning);
     }
-    let store: Arc<dyn QueueStore> = Arc::new(store);
     let sink: Arc<dyn EventSink> = Arc::new(EventPrinter { output, quiet: run.quiet });
-    let recovery = Recovery::new(store.clone(), Setup::clock()).with_sink(sink.clone());
+    let shared = Shared {
+        store: Arc::new(store),
+        clock: Setup::clock(),
+        sink: sink.clone(),
+        known: Arc::new(Known::new(setup.config.databases.keys())),
+        output,
+        once: run.once,
+    };
     let relay = mailer.relay().to_owned();
-    let mut builder = QueueProcessor::builder(store, mailer.clone(), Setup::clock())
+    let mut builder = QueueProcessor::builder(shared.store.clone(), mailer.clone(), Setup::clock())
         .config(setup.processor())
-        .sink(sink);
-    for part in recovery.split() {
-        builder = builder.recovery(Arc::new(TransactionRecovery(part)));
+        .sink(sink)
+        .recovery(Arc::new(QueueRecovery::new(&shared)));
+    // Beside the queue's own and beside each other: whoever cannot be reached holds up nobody.
+    for database in databases {
+        builder = builder.recovery(Arc::new(DatabaseRecovery::new(database, shared.clone())));
     }
     let processor = builder.build()?;
     if !run.quiet && !run.once {

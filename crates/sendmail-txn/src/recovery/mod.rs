@@ -80,6 +80,23 @@ impl Recovery {
         }
     }
 
+    /// Recovery of those messages of `store` alone that `decisions` decides: a part that joins later than
+    /// others, or comes and goes, beside a [`new`](Recovery::new) for what the store itself decides. It says
+    /// nothing of messages whose resource it does not know.
+    #[must_use]
+    pub fn of(
+        store: Arc<dyn QueueStore>,
+        clock: Arc<dyn Clock>,
+        decisions: Arc<dyn DecisionStore>,
+    ) -> Self {
+        let resource = decisions.resource_id().clone();
+        Self {
+            resources: BTreeMap::from([(resource, Arc::new(Resource::new(decisions)))]),
+            reports_unknown: false,
+            ..Self::new(store, clock)
+        }
+    }
+
     /// Lets it ask `store` as well: a database, or another queue.
     ///
     /// # Errors

@@ -213,6 +213,21 @@ async fn one_resource_id_names_one_decision_store() {
 }
 
 #[tokio::test]
+async fn a_part_that_joins_later_looks_at_its_own_messages_only() {
+    let scene = Scene::new();
+    let own = scene.queue.plant("a", "db", Place::Staged);
+    scene.database.plant(own);
+    scene.queue.plant("b", "queue", Place::Staged);
+    scene.queue.plant("c", "elsewhere", Place::Staged);
+    scene.queue.owner_dies();
+    let part = Recovery::of(scene.queue.shared(), clock(), scene.database.shared());
+    let report = part.run().await.unwrap();
+    assert!(matches!(found(&report, own).action, Action::Published));
+    assert_eq!(report.messages.len(), 1);
+    assert_eq!(scene.queue.names(Place::Staged), ["b", "c"]);
+}
+
+#[tokio::test]
 async fn an_operator_decides_where_nobody_can_be_asked() {
     let scene = Scene::new();
     let sent = scene.queue.plant("a", "elsewhere", Place::Staged);

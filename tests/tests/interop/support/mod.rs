@@ -7,6 +7,7 @@ pub(crate) mod dovecot;
 mod messages;
 pub(crate) mod postfix;
 mod queue;
+mod shop;
 mod sink;
 
 use std::future::Future;
@@ -16,6 +17,7 @@ pub(crate) use binary::{Done, binary, finish};
 pub(crate) use daemon::Daemon;
 pub(crate) use messages::{mail, subjects};
 pub(crate) use queue::{Queue, files_in};
+pub(crate) use shop::{Shop, die};
 pub(crate) use sink::Sink;
 
 /// How long anything may take that a test waits for; more means that it hangs.

@@ -63,7 +63,7 @@ impl Queue {
         arguments: impl IntoIterator<Item = A>,
     ) -> Command {
         let mut command = Command::new(binary());
-        for name in ["SENDMAIL_QUEUE", "SENDMAIL_RELAY", "SENDMAIL_CONFIG"] {
+        for name in ["SENDMAIL_QUEUE", "SENDMAIL_RELAY", "SENDMAIL_DATABASE", "SENDMAIL_CONFIG"] {
             command.env_remove(name);
         }
         command.arg("--queue").arg(&self.path);
