@@ -25,7 +25,7 @@ on_each_server! {
 async fn goes_with_its_transaction<DB: Tested>(test: &str) {
     let Some(shop) = Shop::<DB>::open(test).await else { return };
     let mut tx = shop.pool.begin().await.unwrap();
-    DB::run(&mut tx, ORDER).await.unwrap();
+    DB::execute(&mut tx, ORDER).await.unwrap();
     shop.attach(&mut tx).await.unwrap();
     assert!(shop.markers().await.is_empty(), "seen before the commit");
     tx.commit().await.unwrap();
@@ -33,7 +33,7 @@ async fn goes_with_its_transaction<DB: Tested>(test: &str) {
     assert_eq!(shop.undecided().await, [(committed[0], true)]);
 
     let mut tx = shop.pool.begin().await.unwrap();
-    DB::run(&mut tx, ORDER).await.unwrap();
+    DB::execute(&mut tx, ORDER).await.unwrap();
     shop.attach(&mut tx).await.unwrap();
     tx.rollback().await.unwrap();
     assert_eq!((shop.orders().await, shop.markers().await), (1, committed));
@@ -50,10 +50,10 @@ async fn goes_with_its_savepoint<DB: Tested>(test: &str) {
     let mut inner = outer.begin().await.unwrap();
     shop.attach(&mut inner).await.unwrap();
     inner.rollback().await.unwrap();
-    DB::run(&mut outer, "SAVEPOINT mine").await.unwrap();
+    DB::execute(&mut outer, "SAVEPOINT mine").await.unwrap();
     shop.attach(&mut outer).await.unwrap();
-    DB::run(&mut outer, "ROLLBACK TO SAVEPOINT mine").await.unwrap();
-    DB::run(&mut outer, ORDER).await.unwrap();
+    DB::execute(&mut outer, "ROLLBACK TO SAVEPOINT mine").await.unwrap();
+    DB::execute(&mut outer, ORDER).await.unwrap();
     outer.commit().await.unwrap();
     assert_eq!((shop.orders().await, shop.undecided().await.len()), (1, 3));
     assert_eq!(shop.markers().await, [kept[0].0]);
@@ -71,13 +71,13 @@ async fn goes_with_its_savepoint<DB: Tested>(test: &str) {
 async fn goes_with_a_raw_transaction<DB: Tested>(test: &str) {
     let Some(shop) = Shop::<DB>::open(test).await else { return };
     let mut connection = shop.pool.acquire().await.unwrap();
-    DB::run(&mut connection, "BEGIN").await.unwrap();
+    DB::execute(&mut connection, "BEGIN").await.unwrap();
     shop.attach(&mut connection).await.unwrap();
-    DB::run(&mut connection, "COMMIT").await.unwrap();
+    DB::execute(&mut connection, "COMMIT").await.unwrap();
     assert_eq!(shop.markers().await.len(), 1);
-    DB::run(&mut connection, "BEGIN").await.unwrap();
+    DB::execute(&mut connection, "BEGIN").await.unwrap();
     shop.attach(&mut connection).await.unwrap();
-    DB::run(&mut connection, "ROLLBACK").await.unwrap();
+    DB::execute(&mut connection, "ROLLBACK").await.unwrap();
     assert_eq!(shop.markers().await.len(), 1);
 }
 
@@ -85,7 +85,7 @@ async fn goes_with_a_raw_transaction<DB: Tested>(test: &str) {
 async fn is_not_sent_if_it_cannot_be_staged<DB: Tested>(test: &str) {
     let Some(shop) = Shop::<DB>::open(test).await else { return };
     let mut tx = shop.pool.begin().await.unwrap();
-    DB::run(&mut tx, ORDER).await.unwrap();
+    DB::execute(&mut tx, ORDER).await.unwrap();
     shop.queue.fail_next(Operation::Stage, ErrorKind::Io);
     let error = shop.attach(&mut tx).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
@@ -101,7 +101,7 @@ async fn may_be_dropped_in_a_transaction<DB: Tested>(test: &str) {
         let orders = shop.orders().await;
         let mut tx = shop.pool.begin().await.unwrap();
         let ended = attach_and_drop(&shop, &mut tx, polls).await;
-        DB::run(&mut tx, ORDER).await.unwrap();
+        DB::execute(&mut tx, ORDER).await.unwrap();
         shop.attach(&mut tx).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(shop.orders().await, orders + 1, "after {polls} polls");
@@ -123,10 +123,10 @@ async fn may_be_dropped_in_autocommit<DB: Tested>(test: &str) {
     for polls in 0..20 {
         let orders = shop.orders().await;
         let ended = attach_and_drop(&shop, &mut connection, polls).await;
-        let next = DB::run(&mut connection, ORDER).await;
+        let next = DB::execute(&mut connection, ORDER).await;
         assert!(next.is_ok() || !ended, "after {polls} polls: {next:?}");
         assert_eq!(shop.orders().await, orders + i64::from(next.is_ok()), "after {polls} polls");
-        DB::run(&mut connection, ORDER).await.unwrap();
+        DB::execute(&mut connection, ORDER).await.unwrap();
         assert_eq!(shop.orders().await, orders + 1 + i64::from(next.is_ok()));
     }
     assert!(shop.markers().await.is_empty());

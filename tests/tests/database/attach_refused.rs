@@ -33,7 +33,7 @@ async fn in_autocommit<DB: Tested>(test: &str) {
     is_no_transaction(&shop.attach(&mut connection).await.unwrap_err());
     nothing_is_left(&shop).await;
     // It is in autocommit as before: what is written now is there at once.
-    DB::run(&mut connection, ORDER).await.unwrap();
+    DB::execute(&mut connection, ORDER).await.unwrap();
     assert_eq!(shop.orders().await, 1);
 }
 
@@ -41,8 +41,8 @@ async fn in_autocommit<DB: Tested>(test: &str) {
 async fn after_a_raw_commit<DB: Tested>(test: &str) {
     let Some(shop) = Shop::<DB>::open(test).await else { return };
     let mut tx = shop.pool.begin().await.unwrap();
-    DB::run(&mut tx, ORDER).await.unwrap();
-    DB::run(&mut tx, "COMMIT").await.unwrap();
+    DB::execute(&mut tx, ORDER).await.unwrap();
+    DB::execute(&mut tx, "COMMIT").await.unwrap();
     is_no_transaction(&shop.attach(&mut tx).await.unwrap_err());
     nothing_is_left(&shop).await;
     assert_eq!(shop.orders().await, 1);
@@ -95,7 +95,7 @@ async fn refused_failed_transaction_postgres() {
     let test = "refused_failed_transaction_postgres";
     let Some(shop) = Shop::<Postgres>::open(test).await else { return };
     let mut tx = shop.pool.begin().await.unwrap();
-    Postgres::run(&mut tx, "SELECT 1 / 0").await.unwrap_err();
+    Postgres::execute(&mut tx, "SELECT 1 / 0").await.unwrap_err();
     let error = shop.attach(&mut tx).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Aborted, "{error}");
     tx.rollback().await.unwrap();
@@ -108,7 +108,7 @@ async fn refused_without_rights_postgres() {
     let Some(shop) = Shop::<Postgres>::open(test).await else { return };
     let mut tx = shop.pool.begin().await.unwrap();
     let role = "CREATE ROLE sendmail_stranger; SET LOCAL ROLE sendmail_stranger";
-    Postgres::run(&mut tx, role).await.unwrap();
+    Postgres::execute(&mut tx, role).await.unwrap();
     let error = shop.attach(&mut tx).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
     assert!(error.message().contains("grant it SELECT"), "{error}");
@@ -123,7 +123,7 @@ async fn refused_unlogged_table_postgres() {
     let Some(shop) = Shop::<Postgres>::open(test).await else { return };
     let mut connection = shop.pool.acquire().await.unwrap();
     let unlogged = "ALTER TABLE sendmail_marker SET UNLOGGED";
-    Postgres::run(&mut connection, unlogged).await.unwrap();
+    Postgres::execute(&mut connection, unlogged).await.unwrap();
     let error = connect(&shop).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert!(error.message().contains("unlogged"), "{error}");
@@ -135,8 +135,8 @@ async fn refused_after_an_implicit_commit_mariadb() {
     let test = "refused_after_an_implicit_commit_mariadb";
     let Some(shop) = Shop::<MySql>::open(test).await else { return };
     let mut tx = shop.pool.begin().await.unwrap();
-    MySql::run(&mut tx, ORDER).await.unwrap();
-    MySql::run(&mut tx, "CREATE TABLE other (id int)").await.unwrap();
+    MySql::execute(&mut tx, ORDER).await.unwrap();
+    MySql::execute(&mut tx, "CREATE TABLE other (id int)").await.unwrap();
     is_no_transaction(&shop.attach(&mut tx).await.unwrap_err());
     nothing_is_left(&shop).await;
 }
@@ -147,12 +147,12 @@ async fn attached_without_autocommit_mariadb() {
     let test = "attached_without_autocommit_mariadb";
     let Some(shop) = Shop::<MySql>::open(test).await else { return };
     let mut connection = shop.pool.acquire().await.unwrap();
-    MySql::run(&mut connection, "SET autocommit = 0").await.unwrap();
+    MySql::execute(&mut connection, "SET autocommit = 0").await.unwrap();
     shop.attach(&mut connection).await.unwrap();
-    MySql::run(&mut connection, "ROLLBACK").await.unwrap();
+    MySql::execute(&mut connection, "ROLLBACK").await.unwrap();
     assert!(shop.markers().await.is_empty());
     shop.attach(&mut connection).await.unwrap();
-    MySql::run(&mut connection, "COMMIT; SET autocommit = 1").await.unwrap();
+    MySql::execute(&mut connection, "COMMIT; SET autocommit = 1").await.unwrap();
     assert_eq!(shop.markers().await.len(), 1);
 }
 
@@ -162,7 +162,7 @@ async fn refused_other_engine_mariadb() {
     let test = "refused_other_engine_mariadb";
     let Some(shop) = Shop::<MySql>::open(test).await else { return };
     let mut connection = shop.pool.acquire().await.unwrap();
-    MySql::run(&mut connection, "ALTER TABLE sendmail_marker ENGINE = Aria").await.unwrap();
+    MySql::execute(&mut connection, "ALTER TABLE sendmail_marker ENGINE = Aria").await.unwrap();
     let error = connect(&shop).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert!(error.message().contains("sendmail_marker is Aria"), "{error}");

@@ -17,7 +17,7 @@ pub(crate) trait Tested: Engine + Sized {
     fn create(test: &str, database: &str) -> Option<String>;
 
     /// Runs `sql` as one text.
-    fn run(
+    fn execute(
         connection: &mut Self::Connection,
         sql: &'static str,
     ) -> impl Future<Output = sqlx::Result<()>> + Send;
@@ -40,7 +40,10 @@ macro_rules! tested {
                 Some(server.create_database(database).unwrap())
             }
 
-            async fn run(connection: &mut Self::Connection, sql: &'static str) -> sqlx::Result<()> {
+            async fn execute(
+                connection: &mut Self::Connection,
+                sql: &'static str,
+            ) -> sqlx::Result<()> {
                 sqlx::raw_sql(sql).execute(connection).await.map(drop)
             }
 
@@ -73,7 +76,7 @@ impl<DB: Tested> Shop<DB> {
         let shop = Self::empty(test).await?;
         sendmail_sqlx::migrate(&shop.pool).await.unwrap();
         let mut connection = shop.pool.acquire().await.unwrap();
-        DB::run(&mut connection, "CREATE TABLE orders (customer varchar(64) NOT NULL)")
+        DB::execute(&mut connection, "CREATE TABLE orders (customer varchar(64) NOT NULL)")
             .await
             .unwrap();
         drop(connection);
