@@ -11,6 +11,8 @@ pub(crate) enum Victim {
     Producer(usize),
     /// A processor.
     Processor(usize),
+    /// The server of the database, which is down for so long.
+    Server(Duration),
 }
 
 /// What is done to it.
@@ -41,14 +43,19 @@ pub(crate) struct Strike {
 pub(crate) struct Strikes {
     random: Rng,
     next: Instant,
+    /// Whether there is a server to be killed.
+    with_server: bool,
 }
 
 impl Strikes {
     /// The longest pause between two.
     const PAUSE_MS: u64 = 200;
 
-    pub(crate) fn new(random: Rng) -> Self {
-        Self { random, next: Instant::now() + Duration::from_millis(500) }
+    /// Once in so many times it is the server, if there is one.
+    const SERVER: u8 = 25;
+
+    pub(crate) fn new(random: Rng, with_server: bool) -> Self {
+        Self { random, next: Instant::now() + Duration::from_millis(500), with_server }
     }
 
     pub(crate) fn is_due(&self) -> bool {
@@ -59,9 +66,12 @@ impl Strikes {
         let random = &mut self.random;
         self.next = Instant::now() + Duration::from_millis(random.u64(1..=Self::PAUSE_MS));
         let which = random.usize(0..100);
-        let victim = match random.u8(0..5) {
-            0 | 1 => Victim::Producer(which),
-            _ => Victim::Processor(which),
+        let victim = if self.with_server && random.u8(0..Self::SERVER) == 0 {
+            Victim::Server(Duration::from_millis(random.u64(0..500)))
+        } else if random.u8(0..5) < 2 {
+            Victim::Producer(which)
+        } else {
+            Victim::Processor(which)
         };
         let blow = match random.u8(0..8) {
             0 => Blow::Stop(Duration::from_millis(random.u64(50..2500))),

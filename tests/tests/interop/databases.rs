@@ -36,7 +36,9 @@ async fn orders_of_killed_shops_are_decided_by_what_the_database_says() {
     let resource = staged[0]["resource"].as_str().unwrap().to_owned();
     assert!(resource.starts_with("db-"), "{resource}");
     assert_eq!(staged.len(), 4);
-    assert!(staged.iter().all(|entry| entry["resource"] == *resource && entry["state"] == "staged"));
+    assert!(
+        staged.iter().all(|entry| entry["resource"] == *resource && entry["state"] == "staged")
+    );
     let stats = queue.run(["--json", "stats"]).await.exits(0).json();
     assert_eq!(stats[0]["in_doubt"][0]["resource"], *resource);
     assert_eq!(stats[0]["in_doubt"][0]["count"], 4);
@@ -68,7 +70,8 @@ async fn orders_of_killed_shops_are_decided_by_what_the_database_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_cannot_be_reached_holds_up_no_other_mail() {
     let mut queue = Queue::new();
-    let [shop, away, hidden] = ["shop.db", "away.db", "hidden.db"].map(|name| queue.beside().join(name));
+    let [shop, away, hidden] =
+        ["shop.db", "away.db", "hidden.db"].map(|name| queue.beside().join(name));
     die(&queue, &shop, "after-commit", 1001).await;
     die(&queue, &away, "after-commit", 1004).await;
     std::fs::rename(&away, &hidden).unwrap();
@@ -85,7 +88,10 @@ async fn a_database_that_cannot_be_reached_holds_up_no_other_mail() {
     let lost = |line: &str| line.contains("database away: cannot").then_some(());
     daemon.wait_for("it to say that a database is away", lost).await;
     let listed = queue.list().await;
-    assert!(listed.len() == 2 && listed.iter().all(|entry| entry["state"] == "staged"), "{listed:?}");
+    assert!(
+        listed.len() == 2 && listed.iter().all(|entry| entry["state"] == "staged"),
+        "{listed:?}"
+    );
 
     std::fs::rename(&hidden, &away).unwrap();
     sink.wait_for(5).await;

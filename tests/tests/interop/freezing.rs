@@ -19,7 +19,10 @@ async fn a_frozen_queue_takes_mail_and_neither_sends_nor_decides() {
 
     queue.send(&["b@example.net"], mail("while frozen")).await;
     let recovered = queue.run(["--json", "--database", &url, "recover"]).await.exits(75).json();
-    assert_eq!((&recovered[0]["finding"], &recovered[0]["action"]), (&"frozen".into(), &"kept".into()));
+    assert_eq!(
+        (&recovered[0]["finding"], &recovered[0]["action"]),
+        (&"frozen".into(), &"kept".into())
+    );
     let sink = Sink::start(&queue.beside().join("arrived")).await;
     for words in ["list", "stats", "check", "run --once"] {
         let words = ["--database", &url, "--relay", &sink.url()]
@@ -32,8 +35,7 @@ async fn a_frozen_queue_takes_mail_and_neither_sends_nor_decides() {
     assert!(sink.messages().is_empty());
 
     // The daemon stays up, says so, and goes on when it may.
-    let daemon =
-        Daemon::start(queue.command(["--database", &url, "--relay", &sink.url(), "run"]));
+    let daemon = Daemon::start(queue.command(["--database", &url, "--relay", &sink.url(), "run"]));
     daemon.wait_for("the remark", |line| line.contains("frozen").then_some(())).await;
     assert!(sink.messages().is_empty());
     let thawed = queue.run(["--json", "freeze", "--off"]).await.exits(0).json();
