@@ -1,7 +1,11 @@
 //! The programs are beside this folder: `cargo run -p sendmail-examples --example transactional`.
 //!
-//! What is here is the Rust code in the project's pages, which is compiled and run as documentation
-//! tests, so that it cannot rot.
+//! What is here is what they share: [`adaptors`] for database drivers, made to be copied, and the
+//! [`orders`] that the programs with a database take. The Rust code in the project's pages is here too: it
+//! is compiled and run as documentation tests, so that it cannot rot.
+
+pub mod adaptors;
+pub mod orders;
 
 /// The snippet in the project's first page.
 #[cfg(doctest)]

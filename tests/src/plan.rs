@@ -17,6 +17,8 @@ pub struct Plan {
     pub rows: Vec<Row>,
     /// Whether what is kept goes through savepoints as well, which are released.
     pub nested: bool,
+    /// Whether it is a transaction of a database that tells what its commit came to.
+    pub honest: bool,
     /// How it ends.
     pub ending: Ending,
 }
@@ -106,7 +108,7 @@ impl Plan {
     /// A transaction with these mails and nothing else.
     #[must_use]
     pub fn of_mails(number: u64, mails: Vec<Mail>, ending: Ending) -> Self {
-        Self { number, mails, rows: Vec::new(), nested: false, ending }
+        Self { number, mails, rows: Vec::new(), nested: false, honest: false, ending }
     }
 
     /// The same with 1 to 3 rows, for a database.
@@ -120,6 +122,7 @@ impl Plan {
         });
         plan.rows = rows.collect();
         plan.nested = random.u8(0..5) == 0;
+        plan.honest = random.u8(0..4) == 0;
         plan
     }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
@@ -18,7 +20,8 @@ pub struct IdError {
 /// The key of one message in one queue: file name, marker, journal and claim all go by it.
 ///
 /// It is minted anew by every hand-over (a UUIDv7, RFC 9562 section 5.7), so that the same message
-/// may be sent twice and a retried transaction never meets its own traces.
+/// may be sent twice and a retried transaction never meets its own traces. Ids sort by the time they were
+/// minted at, and those of one process and millisecond in the order of minting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueId(Uuid);
 
@@ -116,11 +119,32 @@ impl FromStr for ResourceId {
     }
 }
 
-/// A UUIDv7 for `now`. A clock before 1970 counts as 1970: the random part keeps ids apart.
+/// A UUIDv7 for `now`. A clock before 1970 counts as 1970: the rest keeps ids apart.
+///
+/// Behind the time stand a counter and 32 random bits (RFC 9562 section 6.2, method 1): what one process
+/// mints within a millisecond, or while a clock stands still, sorts in the order in which it was minted.
 pub(crate) fn mint(now: Timestamp) -> Uuid {
+    static COUNTER: OnceLock<AtomicU64> = OnceLock::new();
     let millis = u64::try_from(now.as_millis()).unwrap_or(0);
     let nanos = u32::try_from(millis % 1000 * 1_000_000).unwrap_or(0);
-    Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, millis / 1000, nanos))
+    let random = Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, millis / 1000, nanos));
+    // It starts anywhere, so that processes do not count alike, but low enough never to wrap.
+    let counter = COUNTER.get_or_init(|| AtomicU64::new(random.as_u64_pair().1 & ((1 << 41) - 1)));
+    with_counter(random, counter.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Puts the lowest 42 bits of `counter` behind the time, around the bits that say what kind of UUID it is.
+fn with_counter(uuid: Uuid, counter: u64) -> Uuid {
+    let mut bytes = uuid.into_bytes();
+    // Masked to a byte at most.
+    let byte = |shift: u32, mask: u64| u8::try_from((counter >> shift) & mask).unwrap_or(0);
+    bytes[6] = 0x70 | byte(38, 0x0f);
+    bytes[7] = byte(30, 0xff);
+    bytes[8] = 0x80 | byte(24, 0x3f);
+    bytes[9] = byte(16, 0xff);
+    bytes[10] = byte(8, 0xff);
+    bytes[11] = byte(0, 0xff);
+    Uuid::from_bytes(bytes)
 }
 
 fn parse_hyphenated(text: &str) -> Option<Uuid> {
@@ -146,6 +170,26 @@ mod tests {
         assert_ne!(early, QueueId::mint(Timestamp::from_millis(1000)));
         assert!(early < late);
         assert!(early.to_string() < late.to_string());
+    }
+
+    #[test]
+    fn ids_of_one_millisecond_sort_as_they_were_minted() {
+        let now = Timestamp::from_millis(1000);
+        let ids: Vec<QueueId> = (0..1000).map(|_| QueueId::mint(now)).collect();
+        assert!(ids.is_sorted_by(|a, b| a < b));
+    }
+
+    #[test]
+    fn a_counter_leaves_time_version_and_variant_alone() {
+        let plain = Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, 7, 8_000_000));
+        for counter in [0, 1, 0xff_ffff, (1 << 42) - 1, u64::MAX] {
+            let uuid = with_counter(plain, counter);
+            assert_eq!(uuid.get_version_num(), 7);
+            assert_eq!(uuid.get_variant(), uuid::Variant::RFC4122);
+            assert_eq!(uuid.as_bytes()[..6], plain.as_bytes()[..6]);
+            assert_eq!(uuid.as_bytes()[12..], plain.as_bytes()[12..]);
+        }
+        assert!(with_counter(plain, 0x3f_ffff_ffff) < with_counter(plain, 0x40_0000_0000));
     }
 
     #[test]

@@ -12,10 +12,10 @@ use crate::disk::{Dir, Kind};
 use crate::foreign;
 use crate::journal::log;
 use crate::name::{MessageName, minted_at};
-use crate::pending::read_head;
 use crate::queue::{Handle, Place, Queue, gone};
 use crate::reading::{Misfit, written_at};
 use crate::scan::{due_folders, lanes};
+use crate::undecided::read_head;
 use crate::wishes::Wish;
 
 /// Shown an entry; says whether to go on.

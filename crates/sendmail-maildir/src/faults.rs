@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sendmail_core::{
-    Attempted, Discard, Envelope, ErrorKind, MailEvent, MailEventKind, Message, NewMessage,
-    Outcome, QueueId, RecipientResult, Release, Reply, Settlement, Step, Timestamp, TransactionId,
-    Unsettled, Verdict,
+    AdminOutcome, Attempted, Discard, Envelope, ErrorKind, MailEvent, MailEventKind, Message,
+    NewMessage, Outcome, QueueId, RecipientResult, Release, Reply, Settlement, Step, Timestamp,
+    TransactionId, Unsettled, Verdict,
 };
 use sendmail_testkit::ManualClock;
 
@@ -316,4 +316,71 @@ fn any_operation_may_find_no_space() {
 #[test]
 fn any_operation_may_fail_for_good() {
     live_all(EIO);
+}
+
+#[test]
+fn a_message_is_put_back_once_whatever_fails() {
+    for count in 0.. {
+        let directory = tempfile::tempdir_in(place()).unwrap();
+        let clock = ManualClock::default();
+        let accounts = BTreeMap::new();
+        let mut life = Life { path: directory.path(), clock, accounts, minted: 0 };
+        let queue = life.open();
+        let new =
+            NewMessage { resource: "database".parse().unwrap(), ..life.message(&queue, &["a@x"]) };
+        let ids = [new.id];
+        queue.write(&new).unwrap();
+        queue.stage(&ids).unwrap();
+        queue.discard(&ids, Discard::Fenced).unwrap();
+        faults::fail_after(count, EIO);
+        let first = queue.put_back(new.id);
+        let failed = faults::stop();
+        let other = life.open();
+        // It is in the queue or it can still be put there.
+        let again = other.put_back(new.id).unwrap();
+        assert!(first.is_err() || again == AdminOutcome::Unchanged, "operation {count}");
+        queue.owner.release();
+        let claimed: Vec<QueueId> =
+            other.claim(8).unwrap().claims.iter().map(|claim| claim.id).collect();
+        assert_eq!(claimed, ids, "operation {count}, {failed:?}");
+        if failed.is_none() {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_queue_that_is_said_to_be_frozen_is_frozen_whatever_fails() {
+    for error in [ENOSPC, EIO] {
+        for count in 0.. {
+            let directory = tempfile::tempdir_in(place()).unwrap();
+            let open = || Queue::open(directory.path(), MaildirOptions::default()).unwrap();
+            let queue = open();
+            faults::fail_after(count, error);
+            let frozen = queue.set_frozen(true);
+            let failed = faults::stop();
+            assert!(frozen.is_err() || open().is_frozen().unwrap(), "operation {count}");
+            queue.set_frozen(true).unwrap();
+            assert!(open().is_frozen().unwrap() && open().claim(1).unwrap().claims.is_empty());
+            faults::fail_after(count, error);
+            let thawed = queue.set_frozen(false);
+            faults::stop();
+            assert!(thawed.is_err() || !open().is_frozen().unwrap(), "operation {count}");
+            if failed.is_none() {
+                break;
+            }
+        }
+    }
+}
+
+/// Who cannot find out whether the queue is frozen neither claims nor decides.
+#[test]
+fn a_queue_of_which_nobody_knows_is_taken_for_frozen() {
+    let directory = tempfile::tempdir_in(place()).unwrap();
+    let queue = Queue::open(directory.path(), MaildirOptions::default()).unwrap();
+    faults::fail_after(0, EIO);
+    assert!(queue.is_frozen().is_err());
+    faults::fail_after(0, EIO);
+    assert!(queue.claim(1).is_err());
+    assert_eq!(faults::stop(), Some(Op::Look));
 }

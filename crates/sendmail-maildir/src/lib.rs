@@ -67,6 +67,7 @@ mod settle;
 mod store;
 mod sweep;
 mod takeover;
+mod undecided;
 mod wake;
 mod wishes;
 

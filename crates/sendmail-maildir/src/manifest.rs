@@ -251,7 +251,7 @@ impl Queue {
                 let Some(name) = MessageName::decode(&bytes).filter(|name| name.id == id) else {
                     continue;
                 };
-                let head = || crate::pending::read_head(dir, &bytes);
+                let head = || crate::undecided::read_head(dir, &bytes);
                 if !in_tmp || head().is_none_or(|head| head.resource == self.layout.resource) {
                     return Ok(name.owner);
                 }

@@ -16,9 +16,9 @@ use crate::journal::{segment_name, sequences};
 use crate::manifest::{Manifest, is_fence, manifest_name};
 use crate::name::{MessageName, parse_owner};
 use crate::owner::{self, Takeover};
-use crate::pending::read_head;
 use crate::queue::{Queue, gone, lock};
 use crate::scan::{due_folders, lanes};
+use crate::undecided::read_head;
 
 /// How old a left-over must be that has no owner, before it is removed.
 const LEFT_OVER: Duration = Duration::from_secs(36 * 60 * 60);

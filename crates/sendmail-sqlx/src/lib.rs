@@ -64,6 +64,11 @@
 //! A mail goes with its savepoint: attached in a nested transaction (`tx.begin()`) that is rolled back,
 //! or followed by a `ROLLBACK TO` an earlier savepoint, it is not sent.
 //!
+//! # Events
+//!
+//! `SqlEventConsumer` calls a handler with each event of a queue, in a transaction that also moves the
+//! consumer's cursor: what the handler does in that database happens exactly once.
+//!
 //! # Tables
 //!
 //! `sendmail_database` (which database this is), `sendmail_marker` and `sendmail_cursor`. `migrate` makes
@@ -101,11 +106,15 @@ mod delivery;
 mod engine;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod error;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod events;
 mod marker;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod migrate;
 pub mod migrations;
 mod refusal;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod transaction;
 
 pub use delivery::SqlDelivery;
 
@@ -115,5 +124,10 @@ pub use {
     connection::SqlxConnection,
     decision::SqlDecisionStore,
     engine::Engine,
+    events::{
+        Consumed, EventDatabase, EventSource, EventTrouble, SqlEventConsumer, SqlEventHandler,
+        StartAt, TroubleHook,
+    },
     migrate::{migrate, resource},
+    transaction::{Commit, InDoubt, MailTransaction, SqlDataManager},
 };

@@ -34,7 +34,8 @@ pub(crate) enum Plan {
 /// A savepoint outside of a transaction is an error on PostgreSQL, and on MariaDB and MySQL it is gone
 /// when the statement ends, so that releasing it is an error. Inside, the pair costs nothing. It has a
 /// name that nobody uses, because on MariaDB it takes the place of a savepoint of the same name.
-const SAVEPOINT: &str = "SAVEPOINT sendmail_rs_probe; RELEASE SAVEPOINT sendmail_rs_probe; ";
+pub(crate) const SAVEPOINT: &str =
+    "SAVEPOINT sendmail_rs_probe; RELEASE SAVEPOINT sendmail_rs_probe; ";
 
 impl Marker<'_> {
     /// How to leave the marker.

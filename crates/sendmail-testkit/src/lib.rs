@@ -4,6 +4,7 @@
 //! | you test | take |
 //! |---|---|
 //! | what mail your application writes | [`MemoryStore`], [`TestMailer`], [`ManualClock`] |
+//! | what mail your application attaches to a database's transaction | `attached`, feature `postgres`, `mysql` or `sqlite` |
 //! | an SMTP client | [`smtp::ScriptedServer`], which misbehaves as its script says |
 //! | your own store | [`queue_store_suite!`], [`event_log_suite!`], [`queue_admin_suite!`], [`decision_suite!`], on a [`suite::QueueHarness`] |
 //! | your own mailer | [`mailer_suite!`], on a [`mailer_suite::MailerHarness`] |
@@ -13,7 +14,10 @@
 //! # Features
 //!
 //! * `tls`: STARTTLS and implicit TLS for the scripted server, with certificates made on the spot.
+//! * `postgres`, `mysql`, `sqlite`: `attached` for connections of sqlx to that database.
 
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod attached;
 mod clock;
 pub mod mailer_suite;
 mod memory;
@@ -21,6 +25,8 @@ pub mod smtp;
 pub mod suite;
 mod test_mailer;
 
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub use attached::{AttachedMail, MarkedConnection, attached};
 pub use clock::ManualClock;
 pub use memory::{MemoryStore, Operation};
 pub use test_mailer::{Answer, Delivery, TestMailer};

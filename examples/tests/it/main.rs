@@ -1,5 +1,5 @@
 //! Every example runs to its end; each checks by itself what it tells, and lends its `main` to this test. The
-//! mailer of one of them keeps the whole contract.
+//! mailer of one of them keeps the whole contract. Those with a database run as processes, and are killed.
 
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
@@ -8,6 +8,7 @@ mod custom_mailer;
 mod drop_folder;
 #[path = "../../event_handler.rs"]
 mod event_handler;
+mod orders;
 #[path = "../../processor_task.rs"]
 mod processor_task;
 mod send_py;

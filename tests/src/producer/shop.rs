@@ -1,5 +1,5 @@
-//! Transactions of a database: rows, and mail that is attached to them. The producer commits them itself,
-//! by plain sqlx.
+//! Transactions of a database: rows, and mail that is attached to them. Most the producer commits itself,
+//! by plain sqlx; some are honest ones, which tell what the database did.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use sendmail_clock::SystemClock;
-use sendmail_core::QueueStore;
-use sendmail_sqlx::{AttachExt as _, Engine, SqlDelivery};
+use sendmail_core::{Clock, QueueStore};
+use sendmail_sqlx::{
+    AttachExt as _, Commit, Engine, MailTransaction, SqlDecisionStore, SqlDelivery,
+};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::PgPoolOptions;
@@ -32,6 +34,13 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 struct Shop<DB: Dialect> {
     pool: Pool<DB>,
     delivery: SqlDelivery,
+    decisions: SqlDecisionStore<DB>,
+}
+
+/// An open transaction.
+enum Open<DB: Dialect> {
+    Plain(Transaction<'static, DB>),
+    Honest(MailTransaction<DB>),
 }
 
 /// Opens the database at `url`, and goes on trying while its server is down.
@@ -64,12 +73,23 @@ fn limits<DB: sqlx::Database>(options: PoolOptions<DB>) -> PoolOptions<DB> {
 async fn shop<DB: Dialect>(pool: Pool<DB>, store: Arc<dyn QueueStore>) -> Result<Arc<dyn Perform>> {
     let deadline = Instant::now() + CONNECT_WITHIN;
     loop {
-        match SqlDelivery::connect(store.clone(), Arc::new(SystemClock), &pool).await {
-            Ok(delivery) => return Ok(Arc::new(Shop { pool, delivery })),
+        match connect(&pool, store.clone()).await {
+            Ok(shop) => return Ok(Arc::new(shop)),
             Err(error) if Instant::now() > deadline => return Err(error.into()),
             Err(_) => tokio::time::sleep(BETWEEN_ATTEMPTS).await,
         }
     }
+}
+
+async fn connect<DB: Dialect>(
+    pool: &Pool<DB>,
+    store: Arc<dyn QueueStore>,
+) -> sendmail_core::Result<Shop<DB>> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let queue = store.resource_id().clone();
+    let decisions = SqlDecisionStore::connect(pool.clone(), clock.clone(), queue).await?;
+    let delivery = SqlDelivery::connect(store, clock, pool).await?;
+    Ok(Shop { pool: pool.clone(), delivery, decisions })
 }
 
 #[async_trait]
@@ -83,14 +103,11 @@ impl<DB: Dialect> Perform for Shop<DB> {
         match plan.ending {
             Ending::Commit => {
                 say(plan, Progress::Committing, "")?;
-                match tx.commit().await {
-                    Ok(()) => say(plan, Progress::Committed, ""),
-                    Err(error) => say(plan, Progress::Uncertain, &error.to_string()),
-                }
+                let (progress, remark) = tx.commit().await;
+                say(plan, progress, &remark)
             }
             Ending::Abort => {
-                let done = tx.rollback().await;
-                let remark = done.err().map(|error| error.to_string()).unwrap_or_default();
+                let remark = tx.rollback().await;
                 say(plan, Progress::RolledBack, &remark)
             }
             Ending::Refused => self.fail(tx, plan).await,
@@ -104,19 +121,25 @@ impl<DB: Dialect> Perform for Shop<DB> {
 
 impl<DB: Dialect> Shop<DB> {
     /// Does everything but the end.
-    async fn fill(&self, plan: &Plan) -> Result<Transaction<'static, DB>> {
-        let mut tx = self.pool.begin_with(DB::BEGIN).await?;
+    async fn fill(&self, plan: &Plan) -> Result<Open<DB>> {
+        let mut tx = if plan.honest {
+            let (pool, decisions) = (&self.pool, &self.decisions);
+            Open::Honest(MailTransaction::begin_with(pool, decisions, DB::BEGIN).await?)
+        } else {
+            Open::Plain(self.pool.begin_with(DB::BEGIN).await?)
+        };
+        let connection = tx.connection();
         for item in plan.items() {
             if item.undone() {
-                let mut savepoint = tx.begin().await?;
+                let mut savepoint = connection.begin().await?;
                 self.put(&mut savepoint, plan, item).await?;
                 savepoint.rollback().await?;
             } else if plan.nested {
-                let mut savepoint = tx.begin().await?;
+                let mut savepoint = connection.begin().await?;
                 self.put(&mut savepoint, plan, item).await?;
                 savepoint.commit().await?;
             } else {
-                self.put(&mut tx, plan, item).await?;
+                self.put(connection, plan, item).await?;
             }
         }
         Ok(tx)
@@ -139,14 +162,50 @@ impl<DB: Dialect> Shop<DB> {
     }
 
     /// Inserts a row for the second time, which fails, and drops the transaction.
-    async fn fail(&self, mut tx: Transaction<'static, DB>, plan: &Plan) -> Result<()> {
+    async fn fail(&self, mut tx: Open<DB>, plan: &Plan) -> Result<()> {
         let again = plan.kept_rows().next().map(|row| insert(plan, &row.key));
         let remark = match again {
-            Some(again) if DB::execute_one(&mut tx, again).await.is_ok() => "a key was taken twice",
+            Some(again) if DB::execute_one(tx.connection(), again).await.is_ok() => {
+                "a key was taken twice"
+            }
             _ => "",
         };
         drop(tx);
         say(plan, Progress::RolledBack, remark)
+    }
+}
+
+impl<DB: Dialect> Open<DB> {
+    fn connection(&mut self) -> &mut DB::Connection {
+        match self {
+            Self::Plain(tx) => tx,
+            Self::Honest(tx) => tx,
+        }
+    }
+
+    /// Commits it; what is known then, and why no more.
+    async fn commit(self) -> (Progress, String) {
+        match self {
+            Self::Plain(tx) => match tx.commit().await {
+                Ok(()) => (Progress::Committed, String::new()),
+                Err(error) => (Progress::Uncertain, error.to_string()),
+            },
+            Self::Honest(tx) => match tx.commit().await {
+                Ok(Commit::Committed) => (Progress::Committed, String::new()),
+                Ok(Commit::RolledBack(why)) => (Progress::RolledBack, why.to_string()),
+                Ok(Commit::Unknown(_)) => (Progress::Uncertain, "nobody knows".to_owned()),
+                Err(error) => (Progress::Uncertain, error.to_string()),
+            },
+        }
+    }
+
+    /// Rolls it back, and says what was wrong with that.
+    async fn rollback(self) -> String {
+        let error = match self {
+            Self::Plain(tx) => tx.rollback().await.err().map(|error| error.to_string()),
+            Self::Honest(tx) => tx.rollback().await.err().map(|error| error.to_string()),
+        };
+        error.unwrap_or_default()
     }
 }
 

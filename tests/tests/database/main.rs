@@ -3,5 +3,10 @@
 
 mod attach;
 mod attach_refused;
+mod attached;
+mod commit;
+mod event_failures;
+mod events;
+mod fence;
 mod smoke;
 mod support;

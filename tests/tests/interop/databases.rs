@@ -123,7 +123,7 @@ async fn no_other_database_is_asked_and_the_operator_is_told_what_to_configure()
     }
     let server = ScriptedServer::start(Script::new()).await.unwrap();
     let run = ["--database", &url, "--relay", &server.url(), "run", "--once"];
-    let done = queue.run(run).await;
+    let done = queue.run(run).await.exits(75);
     assert!(done.stderr.contains(&resource), "{done:?}");
     assert!(server.messages().is_empty());
 

@@ -5,6 +5,7 @@
 mod clock;
 mod command_line;
 mod copies;
+mod database_servers;
 mod databases;
 mod deaths;
 mod delivery;

@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::args::Run;
 use crate::databases::Database;
 use crate::exit::{Code, Failure, OK, Result, TEMPORARY};
+use crate::in_doubt::in_doubt;
 use crate::output::{Output, event_json, event_text};
 use crate::recovery::{DatabaseRecovery, Known, QueueRecovery, Shared};
 use crate::setup::Setup;
@@ -49,7 +50,26 @@ pub(crate) async fn run(setup: &Setup, output: Output, run: &Run) -> Result<Code
         if run.once { processor.run_once_until(stop).await? } else { processor.run(stop).await? };
     mailer.close().await;
     output.line(|| summary.to_string(), || summary_json(&summary))?;
-    Ok(if run.once && !summary.is_complete() { TEMPORARY } else { OK })
+    let waits = run.once && tell_in_doubt(&shared).await?;
+    Ok(if run.once && (waits || !summary.is_complete()) { TEMPORARY } else { OK })
+}
+
+/// Says what is still in doubt after a single pass; returns whether some of it waits for somebody who is
+/// not configured.
+async fn tell_in_doubt(shared: &Shared) -> Result<bool> {
+    let Shared { store, known, output, .. } = shared;
+    let mut waits = false;
+    for doubt in in_doubt(store.as_ref()).await? {
+        let own = doubt.resource == *store.resource_id();
+        if !own && known.is_foreign(&doubt.resource) {
+            waits = true;
+            output.remark("warning", &known.hint(&doubt.resource));
+        } else {
+            let decides = known.named(&doubt.resource);
+            output.remark("in_doubt", &format!("{} in doubt, decided by {decides}", doubt.count));
+        }
+    }
+    Ok(waits)
 }
 
 /// Ready at the first SIGTERM or SIGINT; at the second the process exits at once, as if it were killed:

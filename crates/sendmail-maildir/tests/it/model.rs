@@ -63,6 +63,10 @@ enum What {
     Advance,
     StepClock,
     Operate,
+    /// An operator freezes the queue, or thaws it.
+    Freeze,
+    /// An operator puts a discarded message back.
+    PutBack,
 }
 
 fn any_deed() -> impl Strategy<Value = Deed> {
@@ -87,6 +91,8 @@ fn any_deed() -> impl Strategy<Value = Deed> {
         2 => Just(What::Advance),
         1 => Just(What::StepClock),
         2 => Just(What::Operate),
+        1 => Just(What::Freeze),
+        1 => Just(What::PutBack),
     ];
     (0..PROCESSES, what, any::<u8>()).prop_map(|(process, what, pick)| Deed { process, what, pick })
 }
@@ -367,6 +373,10 @@ impl<'a, W: World> History<'a, W> {
                 self.clock.set(Timestamp::from_millis(times[usize::from(deed.pick) % 3]));
             }
             What::Operate => self.operate(deed.pick).await,
+            What::Freeze => {
+                self.admin.set_frozen(deed.pick.is_multiple_of(4)).await.unwrap();
+            }
+            What::PutBack => self.put_back(deed.pick).await,
         }
         Ok(())
     }
@@ -403,6 +413,7 @@ impl<'a, W: World> History<'a, W> {
     async fn claim(&mut self, deed: Deed) -> Checked {
         let store = self.running[deed.process].process.store.clone();
         let claimed = store.claim(1 + usize::from(deed.pick) % 4).await.unwrap();
+        prop_assert!(claimed.claims.is_empty() || !store.is_frozen().await.unwrap(), "frozen");
         for claim in claimed.claims {
             let held = self.running.iter().flat_map(|running| &running.attempts);
             prop_assert!(
@@ -486,6 +497,27 @@ impl<'a, W: World> History<'a, W> {
         }
     }
 
+    /// From here on the operator's word counts.
+    async fn put_back(&mut self, pick: u8) {
+        let rolled_back = |(_, account): &(&QueueId, &Account)| account.fate == Fate::RolledBack;
+        let ids: Vec<QueueId> =
+            self.accounts.iter().filter(rolled_back).map(|(id, _)| *id).collect();
+        let Some(id) = ids.get(usize::from(pick) % ids.len().max(1)).copied() else { return };
+        if matches!(self.admin.put_back(id).await.unwrap(), AdminOutcome::Done(_)) {
+            self.fate(&[id], Fate::Committed);
+        }
+    }
+
+    /// What was published is known as that, whatever became of it, and nothing else is.
+    async fn check_known(&self) -> Checked {
+        let ids: Vec<QueueId> = self.accounts.keys().copied().collect();
+        let known = self.running[0].process.store.known(&ids).await.unwrap();
+        for (id, account) in &self.accounts {
+            prop_assert_eq!(known.contains(id), account.fate == Fate::Committed, "of {}", id);
+        }
+        Ok(())
+    }
+
     async fn events(&self) -> Vec<MailEvent> {
         let (mut all, mut cursor) = (Vec::new(), None);
         loop {
@@ -531,6 +563,7 @@ impl<'a, W: World> History<'a, W> {
             }
             self.reopen(index).await;
         }
+        self.admin.set_frozen(false).await.unwrap();
         let store = self.running[0].process.store.clone();
         for id in std::mem::take(&mut self.staged) {
             self.resolve(&store, id, true).await;
@@ -545,6 +578,7 @@ impl<'a, W: World> History<'a, W> {
             self.clock.advance(Duration::from_secs(1000));
             self.deliver_what_is_due().await?;
         }
+        self.check_known().await?;
         self.balance().await
     }
 

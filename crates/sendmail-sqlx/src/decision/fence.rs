@@ -28,12 +28,12 @@ enum Row {
 /// connection is not in order.
 async fn run<DB: Speak>(lease: &mut Lease<DB>, text: String) -> Result<u64, Trouble> {
     lease.in_order(false);
-    DB::run(lease, text).await.map_err(|error| Trouble::of(DB::FLAVOUR, error))
+    DB::tell(lease, text).await.map_err(|error| Trouble::of(DB::FLAVOUR, error))
 }
 
 async fn rows<DB: Speak>(lease: &mut Lease<DB>, text: String) -> Result<Rows, Trouble> {
     lease.in_order(false);
-    DB::rows(lease, text).await.map_err(|error| Trouble::of(DB::FLAVOUR, error))
+    DB::answer(lease, text).await.map_err(|error| Trouble::of(DB::FLAVOUR, error))
 }
 
 /// Ends what a fence began. Whatever is not confirmed closes the connection.
@@ -130,7 +130,7 @@ pub(crate) async fn fence_file<DB: Speak>(
     let before = busy_timeout(&mut lease, wait).await?;
     let fenced = fence_open(&mut lease, text, &open).await;
     if lease.is_in_order() {
-        let restored = DB::run(&mut lease, format!("PRAGMA busy_timeout = {before}")).await;
+        let restored = DB::tell(&mut lease, format!("PRAGMA busy_timeout = {before}")).await;
         lease.in_order(restored.is_ok());
     }
     match fenced {

@@ -118,7 +118,7 @@ const MALFORMED: Trouble = Trouble::Odd("a row of sendmail_marker is malformed")
 
 async fn run<DB: Engine>(lease: &mut Lease<DB>, text: String) -> Result<usize, Trouble> {
     lease.in_order(false);
-    let changed = DB::run(lease, text).await.map_err(|error| Trouble::of(DB::FLAVOUR, error))?;
+    let changed = DB::tell(lease, text).await.map_err(|error| Trouble::of(DB::FLAVOUR, error))?;
     lease.in_order(true);
     Ok(usize::try_from(changed).unwrap_or(usize::MAX))
 }
@@ -128,7 +128,7 @@ async fn rows<DB: Engine>(
     text: String,
 ) -> Result<Vec<Vec<String>>, Trouble> {
     lease.in_order(false);
-    let rows = DB::rows(lease, text).await.map_err(|error| Trouble::of(DB::FLAVOUR, error))?;
+    let rows = DB::answer(lease, text).await.map_err(|error| Trouble::of(DB::FLAVOUR, error))?;
     lease.in_order(true);
     Ok(rows)
 }

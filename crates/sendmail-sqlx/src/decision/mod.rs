@@ -19,5 +19,7 @@ mod store;
 mod text;
 mod trouble;
 
-pub use speak::Speak;
+pub(crate) use lease::{Lease, bounded};
+pub(crate) use speak::Speak;
+pub(crate) use store::CALL;
 pub use store::SqlDecisionStore;

@@ -18,18 +18,18 @@ pub(crate) type Rows = Vec<Vec<String>>;
 
 /// Sends texts of ours, which have literals and no parameters: nothing is prepared, so that a connection
 /// pooler between does no harm, and several statements cost one round trip.
-pub trait Speak: sqlx::Database {
+pub trait Speak: sqlx::Database<Connection: Sync> {
     /// Whose SQL it is.
     const FLAVOUR: Flavour;
 
     /// Runs a text, and says how many rows it changed.
-    fn run(
+    fn tell(
         connection: &mut Self::Connection,
         sql: String,
     ) -> impl Future<Output = sqlx::Result<u64>> + Send;
 
     /// Runs a text, and returns the rows of all its statements.
-    fn rows(
+    fn answer(
         connection: &mut Self::Connection,
         sql: String,
     ) -> impl Future<Output = sqlx::Result<Vec<Vec<String>>>> + Send;
@@ -41,12 +41,12 @@ macro_rules! speak {
         impl Speak for $database {
             const FLAVOUR: Flavour = Flavour::$flavour;
 
-            async fn run(connection: &mut Self::Connection, sql: String) -> sqlx::Result<u64> {
+            async fn tell(connection: &mut Self::Connection, sql: String) -> sqlx::Result<u64> {
                 let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
                 Ok(done.rows_affected())
             }
 
-            async fn rows(
+            async fn answer(
                 connection: &mut Self::Connection,
                 sql: String,
             ) -> sqlx::Result<Vec<Vec<String>>> {

@@ -313,10 +313,10 @@ async fn examine<DB: Speak>(pool: &Pool<DB>, text: &Text) -> Result<(Vec<String>
     let mut lease = take(pool).await?;
     lease.in_order(false);
     let facts = text.facts().trim_end_matches("; ").to_owned();
-    let facts = DB::rows(&mut lease, facts).await.map_err(of)?;
+    let facts = DB::answer(&mut lease, facts).await.map_err(of)?;
     judge(&facts, &text.database).map_err(Trouble::Unfit)?;
     can_write(&mut lease, text).await?;
-    let settings = DB::rows(&mut lease, text.durability().to_owned()).await.map_err(of)?;
+    let settings = DB::answer(&mut lease, text.durability().to_owned()).await.map_err(of)?;
     lease.in_order(true);
     Ok((relaxed(&settings), is_mariadb(&settings)))
 }
@@ -328,8 +328,8 @@ async fn can_write<DB: Speak>(lease: &mut Lease<DB>, text: &Text) -> Result<(), 
     }
     // Somebody else's lock is not to be waited for: who holds it can write, so that the file can be.
     let before = fence::busy_timeout(lease, Duration::ZERO).await?;
-    let tried = DB::run(lease, text.write_nothing().to_owned()).await;
-    let restored = DB::run(lease, format!("PRAGMA busy_timeout = {before}")).await;
+    let tried = DB::tell(lease, text.write_nothing().to_owned()).await;
+    let restored = DB::tell(lease, format!("PRAGMA busy_timeout = {before}")).await;
     match tried.map_err(|error| Trouble::of(DB::FLAVOUR, error)) {
         Err(trouble) if trouble.meaning() != Meaning::Unfinished => Err(trouble),
         _ => restored.map(drop).map_err(|error| Trouble::of(DB::FLAVOUR, error)),

@@ -227,6 +227,22 @@ impl Text {
         format!("INSERT INTO sendmail_marker (id, kind, queue) VALUES {}", rows.join(", "))
     }
 
+    /// Inserts a transaction's own marker, with the time of the statement and not of the transaction's
+    /// begin, which may be long ago.
+    pub(crate) fn transaction_marker(&self, id: QueueId) -> String {
+        let Self { flavour, database, queue, .. } = self;
+        let id = self.literal(id);
+        let kind = format!("(SELECT 2 FROM sendmail_database WHERE resource = '{database}')");
+        let (column, value) = match flavour {
+            Flavour::Postgres => (", at", ", clock_timestamp()"),
+            Flavour::MySql | Flavour::Sqlite => ("", ""),
+        };
+        format!(
+            "INSERT INTO sendmail_marker (id, kind, queue{column}) \
+             VALUES ({id}, {kind}, '{queue}'{value})"
+        )
+    }
+
     fn older_than(&self, age: Duration) -> String {
         let seconds = age.as_secs();
         match self.flavour {

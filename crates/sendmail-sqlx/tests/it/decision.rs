@@ -78,13 +78,13 @@ harness!(Wal, Wal);
 harness!(RollbackJournal, Delete);
 
 /// A transaction that nobody but its own statements ends.
-struct Application {
+pub(crate) struct Application {
     connection: PoolConnection<Sqlite>,
     queue: ResourceId,
 }
 
 impl Application {
-    async fn begin(pool: &SqlitePool, queue: &ResourceId) -> Self {
+    pub(crate) async fn begin(pool: &SqlitePool, queue: &ResourceId) -> Self {
         let mut connection = pool.acquire().await.unwrap();
         connection.close_on_drop();
         sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *connection).await.unwrap();
@@ -118,15 +118,15 @@ async fn records(pool: &SqlitePool) -> usize {
     usize::try_from(count.fetch_one(pool).await.unwrap()).unwrap()
 }
 
-fn queue() -> ResourceId {
+pub(crate) fn queue() -> ResourceId {
     "queue-1".parse().unwrap()
 }
 
-fn fresh() -> QueueId {
+pub(crate) fn fresh() -> QueueId {
     QueueId::mint(SystemClock.now())
 }
 
-async fn store(pool: &SqlitePool) -> SqlDecisionStore<Sqlite> {
+pub(crate) async fn store(pool: &SqlitePool) -> SqlDecisionStore<Sqlite> {
     SqlDecisionStore::connect(pool.clone(), Arc::new(SystemClock), queue()).await.unwrap()
 }
 
@@ -176,7 +176,7 @@ async fn a_fence_that_is_dropped_at_any_poll_leaves_nothing_open() {
 }
 
 /// Polls `future` that often, each time after it asked for it, and drops it unless it was done.
-async fn poll_times<T>(times: u32, future: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn poll_times<T>(times: u32, future: impl Future<Output = T>) -> Option<T> {
     let mut future = Box::pin(future);
     let mut polled = 0;
     std::future::poll_fn(move |context| {

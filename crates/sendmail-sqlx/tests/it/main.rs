@@ -1,4 +1,4 @@
-//! Attaching mail in SQLite, with a queue that only records what it is asked.
+//! Attaching mail and handling events in SQLite, mostly with a queue that only records what it is asked.
 //!
 //! What PostgreSQL and MariaDB do is shown by the package `sendmail-tests`, which has servers for it.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
@@ -6,7 +6,9 @@
 mod attach;
 mod decision;
 mod dropped;
+mod events;
 mod migrate;
 mod refused;
 mod savepoint;
 mod scene;
+mod transaction;

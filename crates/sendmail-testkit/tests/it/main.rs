@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
+#[cfg(feature = "sqlite")]
+mod attached;
 mod harness;
 mod ledger;
 mod memory;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use sendmail_core::{
     Attempted, Clock, DecisionLog, DecisionStore, Envelope, Error, ErrorKind, MailEvent,
-    MailEventKind, Message, NewMessage, Outcome, QueueId, QueueStore, Recipient, RecipientResult,
-    Release, Reply, Settlement, Step, TransactionId, Verdict,
+    MailEventKind, Message, NewMessage, Outcome, QueueAdmin as _, QueueId, QueueStore, Recipient,
+    RecipientResult, Release, Reply, Settlement, Step, TransactionId, Verdict,
 };
 use sendmail_testkit::{ManualClock, MemoryStore, Operation};
 
@@ -142,4 +142,19 @@ async fn room_and_faults_are_as_the_test_wants_them() {
     };
     assert_eq!(queue.store.write(&new).await.unwrap_err().kind(), ErrorKind::Full);
     assert_eq!(limited.write(&new).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
+/// A processor and a recovery in one process: none takes a wake-up from the other.
+#[tokio::test]
+async fn each_clone_hears_every_wake_up() {
+    let store = MemoryStore::new(Arc::new(ManualClock::default()));
+    let others = [store.clone(), store.clone()];
+    for _ in 0..3 {
+        // It comes before they wait.
+        store.set_frozen(false).await.unwrap();
+        for other in &others {
+            // Time stands still: only the wake-up ends it.
+            other.wait_for_work(Duration::from_secs(1)).await;
+        }
+    }
 }

@@ -206,7 +206,9 @@ impl Recovery {
     ///
     /// It is refused, and the message kept, while the process that wrote it lives, and where the one
     /// that decides can be asked and does not agree. Give all messages of a transaction, or half of it
-    /// is sent.
+    /// is sent. It may be done while the queue is frozen: after a restore that is the time for it. A message
+    /// that was discarded already is put back with
+    /// [`QueueAdmin::put_back`](sendmail_core::QueueAdmin::put_back).
     ///
     /// # Errors
     ///

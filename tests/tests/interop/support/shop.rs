@@ -25,7 +25,8 @@ impl Shop {
         let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
         let pool = SqlitePool::connect_with(options).await.unwrap();
         sendmail_sqlx::migrate(&pool).await.unwrap();
-        let store = MaildirStore::open(queue.path(), MaildirOptions::default()).await.unwrap();
+        let options = MaildirOptions::default().with_clock(clock.clone());
+        let store = MaildirStore::open(queue.path(), options).await.unwrap();
         let store: Arc<dyn QueueStore> = Arc::new(store);
         let delivery = SqlDelivery::connect(store, clock.clone(), &pool).await.unwrap();
         Self { path, pool, delivery, clock }
