@@ -163,13 +163,12 @@ impl<DB: Dialect> Shop<DB> {
 
     /// Inserts a row for the second time, which fails, and drops the transaction.
     async fn fail(&self, mut tx: Open<DB>, plan: &Plan) -> Result<()> {
-        let again = plan.kept_rows().next().map(|row| insert(plan, &row.key));
-        let remark = match again {
-            Some(again) if DB::execute_one(tx.connection(), again).await.is_ok() => {
-                "a key was taken twice"
-            }
-            _ => "",
-        };
+        let mut remark = "";
+        if let Some(row) = plan.kept_rows().next()
+            && DB::execute_one(tx.connection(), insert(plan, &row.key)).await.is_ok()
+        {
+            remark = "a key was taken twice";
+        }
         drop(tx);
         say(plan, Progress::RolledBack, remark)
     }
