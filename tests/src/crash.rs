@@ -125,12 +125,11 @@ pub async fn run(options: &Options, tell: impl Fn(&str)) -> Result<Report> {
         }
         None => None,
     };
-    let has_server = options.database.is_some_and(Database::has_server);
     let mut run = Run {
         ledger: Ledger::default(),
         producers: Producers::new(options.program.clone(), queue.clone(), word_sender),
         processors: Processors::new(queue.clone(), relay.address),
-        strikes: Strikes::new(random.fork(), has_server),
+        strikes: Strikes::new(random.fork(), options.database),
         plans: random.fork(),
         options,
         planned: 0,

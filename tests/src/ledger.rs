@@ -260,7 +260,7 @@ mod tests {
         plan.rows = vec![row("c")];
         case.ledger.plan(plan);
         let rows = vec!["a".to_owned(), "b".to_owned()];
-        let discarded = vec![message_id("three")];
+        let discarded = vec![Some(message_id("three")), None];
         case.rest = Some(Rest { rows, mail_markers: 0, discarded });
         case
     }
@@ -340,7 +340,7 @@ mod tests {
             |case, rest| {
                 case.ledger.progress(1, Progress::Uncertain);
                 (case.copies, case.events, rest.rows) = (Vec::new(), Vec::new(), Vec::new());
-                rest.discarded.extend([message_id("one"), message_id("two")]);
+                rest.discarded.extend(["one", "two"].map(|marker| Some(message_id(marker))));
             },
             &[],
         );
@@ -382,9 +382,12 @@ mod tests {
     #[test]
     fn what_is_left_in_the_database_and_the_queue_is_found() {
         check_with_rows(|_, rest| rest.mail_markers = 1, &[Mistake::MarkerLeft]);
-        check_with_rows(|_, rest| rest.discarded.push(message_id("one")), &[Mistake::WrongDiscard]);
         check_with_rows(
-            |_, rest| rest.discarded.push("<a@example.org>".to_owned()),
+            |_, rest| rest.discarded.push(Some(message_id("one"))),
+            &[Mistake::WrongDiscard],
+        );
+        check_with_rows(
+            |_, rest| rest.discarded.push(Some("<a@example.org>".to_owned())),
             &[Mistake::Damaged],
         );
     }

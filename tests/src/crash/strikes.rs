@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
+use super::database::{Database, Kind};
+
 /// Whom it hits, by the place among those that live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Victim {
@@ -43,6 +45,7 @@ pub(crate) struct Strike {
 pub(crate) struct Strikes {
     random: Rng,
     next: Instant,
+    with_database: bool,
     /// Whether there is a server to be killed.
     with_server: bool,
 }
@@ -54,8 +57,10 @@ impl Strikes {
     /// Once in so many times it is the server, if there is one.
     const SERVER: u8 = 25;
 
-    pub(crate) fn new(random: Rng, with_server: bool) -> Self {
-        Self { random, next: Instant::now() + Duration::from_millis(500), with_server }
+    pub(crate) fn new(random: Rng, database: Option<Kind>) -> Self {
+        let next = Instant::now() + Duration::from_millis(500);
+        let with_server = database.is_some_and(Database::has_server);
+        Self { random, next, with_database: database.is_some(), with_server }
     }
 
     pub(crate) fn is_due(&self) -> bool {
@@ -79,6 +84,9 @@ impl Strikes {
             _ => Blow::Kill,
         };
         let awaits_sign = random.u8(0..3) > 0;
-        Strike { victim, blow, awaits_sign, delay: Duration::from_micros(random.u64(0..6000)) }
+        // The commit of a database is short.
+        let at_once = self.with_database && random.bool();
+        let delay = if at_once { 0 } else { random.u64(0..6000) };
+        Strike { victim, blow, awaits_sign, delay: Duration::from_micros(delay) }
     }
 }

@@ -14,8 +14,9 @@ pub struct Rest {
     pub rows: Vec<String>,
     /// How many markers of mails there are.
     pub mail_markers: usize,
-    /// The Message-IDs of what was discarded as rolled back.
-    pub discarded: Vec<String>,
+    /// The Message-IDs of what was discarded as rolled back; none for what was never written whole. Had
+    /// that been committed, its rows would be without their mail.
+    pub discarded: Vec<Option<String>>,
 }
 
 /// What the rows of a transaction say.
@@ -37,11 +38,13 @@ pub(super) fn compare<'a>(
     account: &mut Account,
 ) {
     let mut left: HashSet<&str> = rest.rows.iter().map(String::as_str).collect();
-    let discarded: HashSet<&str> = rest.discarded.iter().filter_map(|id| marker_of(id)).collect();
+    let whole: Vec<&str> = rest.discarded.iter().flatten().map(String::as_str).collect();
+    let discarded: HashSet<&str> = whole.iter().copied().filter_map(marker_of).collect();
     account.rows = Some(rest.rows.len());
     account.discarded = rest.discarded.len();
-    if discarded.len() < rest.discarded.len() {
-        let text = format!("of {} discarded some are unknown", rest.discarded.len());
+    if discarded.len() < whole.len() {
+        let text =
+            format!("of {} that were discarded some are unknown or there twice", whole.len());
         account.mistake(Mistake::Damaged, text);
     }
     if rest.mail_markers > 0 {
