@@ -16,7 +16,13 @@ use sqlx::SqlitePool;
 
 use crate::Result;
 
-/// Two minutes after everything else, lets recovery look for markers that nobody has had forgotten.
+/// How often recovery looks for what was left behind, with a little to spare.
+const BETWEEN_LOOKS_MS: i64 = 11 * 60 * 1000;
+/// Enough to find everything, and to delete what waited since the time before.
+const LOOKS: i64 = 3;
+
+/// Lets recovery look for markers that nobody has had forgotten, as in a processor that lives for half an
+/// hour.
 ///
 /// # Errors
 ///
@@ -29,13 +35,14 @@ pub(super) async fn clean(queue: &Path, url: &str) -> Result<()> {
     let pool = SqlitePool::connect(url).await?;
     let queue = store.resource_id().clone();
     let decisions = SqlDecisionStore::connect(pool, clock.clone(), queue).await?;
-    later.by_ms.store(120_000, Ordering::Relaxed);
     let recovery = Recovery::new(store, clock).with_decision_store(Arc::new(decisions))?;
-    let report = recovery.run().await?;
-    match report.trouble.into_iter().next() {
-        Some((resource, error)) => Err(format!("{resource}: {error}").into()),
-        None => Ok(()),
+    for look in 1..=LOOKS {
+        later.by_ms.store(look * BETWEEN_LOOKS_MS, Ordering::Relaxed);
+        if let Some((resource, error)) = recovery.run().await?.trouble.into_iter().next() {
+            return Err(format!("{resource}: {error}").into());
+        }
     }
+    Ok(())
 }
 
 /// A clock that can be put forward.
