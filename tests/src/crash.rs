@@ -1,9 +1,12 @@
 //! The crash test: producers and processors are killed at random moments, and the ledger must balance.
 //!
 //! Producers run mail-only transactions through the transaction manager into one Maildir queue;
-//! processors are `sendmail-queue run`; the relay is in this process, and survives. When all kills are
-//! done the rest is delivered in peace, and everything is compared.
+//! processors are `sendmail-queue run`; the relay is in this process, and survives. With a database,
+//! producers insert rows and attach mail in its transactions, and its server is killed now and then as
+//! well. When all kills are done the rest is delivered in peace, and everything is compared.
 
+mod clean;
+mod database;
 mod drain;
 mod group;
 mod processors;
@@ -22,6 +25,8 @@ use crate::plan::Plan;
 use crate::producer::Progress;
 use crate::queue::Queue;
 use crate::relay::{Pace, Relay, Sign};
+use database::Database;
+pub use database::Kind;
 use processors::Processors;
 use producers::{Producers, Word};
 use strikes::{Blow, Strike, Strikes, Victim};
@@ -35,6 +40,8 @@ pub struct Options {
     pub mails: u64,
     /// What the random decisions follow from.
     pub seed: u64,
+    /// Whose transactions take the mail along; nothing if they are the queue's own.
+    pub database: Option<Kind>,
     /// The program whose hidden commands are the producers: the crash test itself.
     pub program: PathBuf,
     /// Where the queue is made.
@@ -46,8 +53,8 @@ pub struct Options {
 pub struct Report {
     /// The comparison.
     pub account: Account,
-    /// How many producers were killed, how many processors, and how many were only stopped for a while.
-    pub kills: (u64, u64, u64),
+    /// Who was killed.
+    pub kills: Kills,
     /// How many mails were planned.
     pub mails: u64,
     /// Trouble that is no mistake in the ledger: a process that ended by itself, a queue that does not
@@ -55,6 +62,29 @@ pub struct Report {
     pub trouble: Vec<String>,
     /// Messages that were held because they had killed too many workers, and were released.
     pub released: u64,
+    /// Transactions that were to commit and failed, because the database's server was killed.
+    pub failed: u64,
+}
+
+/// Who was killed, and how many were only stopped for a while.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Kills {
+    /// Producers.
+    pub producers: u64,
+    /// Processors.
+    pub processors: u64,
+    /// Servers of the database.
+    pub servers: u64,
+    /// How many producers and processors were stopped.
+    pub stops: u64,
+}
+
+impl Kills {
+    /// All that were killed.
+    #[must_use]
+    pub fn all(&self) -> u64 {
+        self.producers + self.processors + self.servers
+    }
 }
 
 impl Report {
@@ -85,20 +115,31 @@ pub async fn run(options: &Options, tell: impl Fn(&str)) -> Result<Report> {
     let (word_sender, words) = unbounded_channel();
     let mut random = Rng::with_seed(options.seed);
     let relay = Relay::start(PACE, random.u64(..), Some(sign_sender)).await?;
-    let queue = Queue::new(options.folder.join("queue"))?;
+    let mut queue = Queue::new(options.folder.join("queue"))?;
+    let database = match options.database {
+        Some(kind) => {
+            let database = Database::start(kind, &options.folder).await?;
+            queue.database = Some(database.url.clone());
+            queue.migrate().await?;
+            Some(database)
+        }
+        None => None,
+    };
     let mut run = Run {
         ledger: Ledger::default(),
-        producers: Producers::new(options.program.clone(), queue.path.clone(), word_sender),
+        producers: Producers::new(options.program.clone(), queue.clone(), word_sender),
         processors: Processors::new(queue.clone(), relay.address),
-        strikes: Strikes::new(random.fork()),
+        strikes: Strikes::new(random.fork(), options.database),
         plans: random.fork(),
         options,
         planned: 0,
         next_number: 0,
-        kills: (0, 0, 0),
+        kills: Kills::default(),
         trouble: Vec::new(),
+        failed: 0,
         relay,
         queue,
+        database,
         signs,
         words,
     };
@@ -110,6 +151,7 @@ pub async fn run(options: &Options, tell: impl Fn(&str)) -> Result<Report> {
 struct Run<'a> {
     options: &'a Options,
     queue: Queue,
+    database: Option<Database>,
     relay: Relay,
     ledger: Ledger,
     producers: Producers,
@@ -118,8 +160,9 @@ struct Run<'a> {
     plans: Rng,
     planned: u64,
     next_number: u64,
-    kills: (u64, u64, u64),
+    kills: Kills,
     trouble: Vec<String>,
+    failed: u64,
     signs: UnboundedReceiver<Sign>,
     words: UnboundedReceiver<Word>,
 }
@@ -128,10 +171,10 @@ impl Run<'_> {
     /// Until all kills are done and all mails handed over.
     async fn fight(&mut self, tell: &impl Fn(&str)) -> Result<()> {
         let mut told = Instant::now();
-        while self.killed() < self.options.kills || self.planned < self.options.mails {
+        while self.kills.all() < self.options.kills || self.planned < self.options.mails {
             self.keep_up()?;
             self.plan().await?;
-            if self.killed() < self.options.kills && self.kill_is_due() {
+            if self.kills.all() < self.options.kills && self.kill_is_due() {
                 let strike = self.strikes.next();
                 self.carry_out(strike).await?;
             } else {
@@ -161,10 +204,14 @@ impl Run<'_> {
 
     /// Gives producers their next transactions: as many as keep step with the kills.
     async fn plan(&mut self) -> Result<()> {
-        while self.planned < self.share_of_mails(self.killed() + 1)
+        while self.planned < self.share_of_mails(self.kills.all() + 1)
             && let Some(producer) = self.producers.idlest()
         {
-            let plan = Plan::draw(self.next_number, &mut self.plans);
+            let (number, random) = (self.next_number, &mut self.plans);
+            let plan = match self.database {
+                Some(_) => Plan::draw_with_rows(number, random),
+                None => Plan::draw(number, random),
+            };
             self.next_number += 1;
             self.planned += plan.mails.len() as u64;
             self.ledger.plan(plan.clone());
@@ -180,11 +227,7 @@ impl Run<'_> {
 
     /// Not before the mails that belong to the kills so far were planned.
     fn kill_is_due(&self) -> bool {
-        self.strikes.is_due() && self.planned >= self.share_of_mails(self.killed())
-    }
-
-    fn killed(&self) -> u64 {
-        self.kills.0 + self.kills.1
+        self.strikes.is_due() && self.planned >= self.share_of_mails(self.kills.all())
     }
 
     async fn carry_out(&mut self, strike: Strike) -> Result<()> {
@@ -223,28 +266,33 @@ impl Run<'_> {
                     }
                 }
             }
+            Victim::Server(down) => {
+                if let Some(database) = &mut self.database {
+                    self.kills.servers += u64::from(database.strike(down));
+                }
+            }
         }
         Ok(())
     }
 
     fn kill_producer(&mut self, producer: u64) -> Result<()> {
-        self.kills.0 += 1;
+        self.kills.producers += 1;
         self.producers.kill(producer)
     }
 
     fn kill_processor(&mut self, id: u64) -> Result<()> {
-        self.kills.1 += 1;
+        self.kills.processors += 1;
         self.ledger.is_killed(&Processors::name(id), crate::now_ms());
         self.processors.group.kill(id).map(drop)
     }
 
     fn stop_producer(&mut self, producer: u64, pause: Duration) -> Result<()> {
-        self.kills.2 += 1;
+        self.kills.stops += 1;
         self.producers.group.stop(producer, pause)
     }
 
     fn stop_processor(&mut self, id: u64, pause: Duration) -> Result<()> {
-        self.kills.2 += 1;
+        self.kills.stops += 1;
         self.processors.group.stop(id, pause)
     }
 
@@ -303,20 +351,33 @@ impl Run<'_> {
             return Heard::Committing(producer);
         }
         let failed = progress != Progress::Committed && self.ledger.is_to_commit(number);
+        if failed && self.database.as_ref().is_some_and(Database::is_excuse) {
+            self.failed += 1;
+            return Heard::Other;
+        }
         if failed || progress == Progress::Committed && !remark.is_empty() {
             self.trouble.push(format!("transaction {number}: {progress:?}: {remark}"));
         }
         Heard::Other
     }
 
+    /// How many servers were killed, where there is one.
+    fn servers(&self) -> String {
+        match self.options.database.filter(|kind| Database::has_server(*kind)) {
+            Some(_) => format!(", {} servers", self.kills.servers),
+            None => String::new(),
+        }
+    }
+
     fn progress(&self) -> String {
         format!(
-            "{} of {} kills ({} producers, {} processors), {} stops, {} of {} mails, {} copies",
-            self.killed(),
+            "{} of {} kills ({} producers, {} processors{}), {} stops, {} of {} mails, {} copies",
+            self.kills.all(),
             self.options.kills,
-            self.kills.0,
-            self.kills.1,
-            self.kills.2,
+            self.kills.producers,
+            self.kills.processors,
+            self.servers(),
+            self.kills.stops,
             self.planned,
             self.options.mails,
             self.relay.count()

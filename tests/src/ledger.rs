@@ -3,6 +3,7 @@
 
 mod account;
 mod arrived;
+mod rows;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,6 +13,7 @@ use crate::queue::Event;
 use crate::relay::Copy;
 pub use account::{Account, Mistake};
 use arrived::Arrived;
+pub use rows::Rest;
 
 /// What became of a transaction, as far as its producer could tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,9 +89,9 @@ impl Ledger {
         }
     }
 
-    /// Compares.
+    /// Compares; also with what is left in the database, if there is one.
     #[must_use]
-    pub fn compare(&self, copies: &[Copy], events: &[Event]) -> Account {
+    pub fn compare(&self, copies: &[Copy], events: &[Event], rest: Option<&Rest>) -> Account {
         let mut account = Account::default();
         let arrived = Arrived::sort(copies, events, &mut account);
         for entry in self.entries.values() {
@@ -97,6 +99,9 @@ impl Ledger {
         }
         for mail in self.entries.values().flat_map(|entry| &entry.plan.mails) {
             arrived.check(mail, &self.processors, &mut account);
+        }
+        if let Some(rest) = rest {
+            rows::compare(self.entries.values(), rest, &arrived, &mut account);
         }
         self.check_strangers(copies, &mut account);
         self.check_events(events, &mut account);
@@ -188,7 +193,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::message_id;
+    use crate::plan::{Row, message_id};
     use crate::relay::digest;
 
     /// Two mails in one transaction, which committed; sent by two processors, the first of which died.
@@ -196,6 +201,7 @@ mod tests {
         ledger: Ledger,
         copies: Vec<Copy>,
         events: Vec<Event>,
+        rest: Option<Rest>,
     }
 
     fn mail(marker: &str) -> Mail {
@@ -224,7 +230,7 @@ mod tests {
     fn case() -> Case {
         let mut ledger = Ledger::default();
         let mails = vec![mail("one"), mail("two")];
-        ledger.plan(Plan { number: 1, mails, ending: Ending::Commit });
+        ledger.plan(Plan::of_mails(1, mails, Ending::Commit));
         ledger.progress(1, Progress::Committed);
         ledger.begins("p1", 2);
         ledger.is_killed("p1", 15);
@@ -239,14 +245,45 @@ mod tests {
             event("possible-duplicate", "two", 20),
             event("sent", "two", 31),
         ];
-        Case { ledger, copies, events }
+        Case { ledger, copies, events, rest: None }
+    }
+
+    /// The same with two rows, a third that is taken back, and a transaction that was rolled back.
+    fn case_with_rows() -> Case {
+        let mut case = case();
+        let row = |key: &str| Row { key: key.to_owned(), undone: key == "undone" };
+        let mut plan = Plan::of_mails(1, vec![mail("one"), mail("two")], Ending::Commit);
+        plan.rows = vec![row("a"), row("b"), row("undone")];
+        case.ledger.plan(plan);
+        case.ledger.progress(1, Progress::Committed);
+        let mut plan = Plan::of_mails(2, vec![mail("three")], Ending::Abort);
+        plan.rows = vec![row("c")];
+        case.ledger.plan(plan);
+        let rows = vec!["a".to_owned(), "b".to_owned()];
+        let discarded = vec![Some(message_id("three")), None];
+        case.rest = Some(Rest { rows, mail_markers: 0, discarded });
+        case
+    }
+
+    #[track_caller]
+    fn check_with_rows(change: impl FnOnce(&mut Case, &mut Rest), wanted: &[Mistake]) {
+        let mut case = case_with_rows();
+        let mut rest = case.rest.take().unwrap();
+        change(&mut case, &mut rest);
+        case.rest = Some(rest);
+        check_case(&case, wanted);
     }
 
     #[track_caller]
     fn check(change: impl FnOnce(&mut Case), wanted: &[Mistake]) {
         let mut case = case();
         change(&mut case);
-        let account = case.ledger.compare(&case.copies, &case.events);
+        check_case(&case, wanted);
+    }
+
+    #[track_caller]
+    fn check_case(case: &Case, wanted: &[Mistake]) {
+        let account = case.ledger.compare(&case.copies, &case.events, case.rest.as_ref());
         let found: Vec<Mistake> = account.mistakes.keys().copied().collect();
         assert_eq!(found, wanted, "{account}");
     }
@@ -288,10 +325,70 @@ mod tests {
             |case| {
                 let mut mails = vec![mail("one"), mail("two")];
                 mails[1].undone = true;
-                case.ledger.plan(Plan { number: 1, mails, ending: Ending::Commit });
+                case.ledger.plan(Plan::of_mails(1, mails, Ending::Commit));
                 case.ledger.progress(1, Progress::Committed);
             },
             &[Mistake::Phantom],
+        );
+    }
+
+    #[test]
+    fn rows_and_mails_of_one_transaction_are_no_mistake() {
+        check_with_rows(|_, _| {}, &[]);
+        check_with_rows(|case, _| case.ledger.progress(1, Progress::Committing), &[]);
+        check_with_rows(
+            |case, rest| {
+                case.ledger.progress(1, Progress::Uncertain);
+                (case.copies, case.events, rest.rows) = (Vec::new(), Vec::new(), Vec::new());
+                rest.discarded.extend(["one", "two"].map(|marker| Some(message_id(marker))));
+            },
+            &[],
+        );
+    }
+
+    #[test]
+    fn rows_that_do_not_match_are_found() {
+        let all_gone = |case: &mut Case| {
+            case.ledger.progress(1, Progress::Committing);
+            (case.copies, case.events) = (Vec::new(), Vec::new());
+        };
+        check_with_rows(|case, _| all_gone(case), &[Mistake::RowWithoutMail]);
+        check_with_rows(
+            |case, rest| {
+                case.ledger.progress(1, Progress::Committing);
+                rest.rows.clear();
+            },
+            &[Mistake::MailWithoutRow],
+        );
+        check_with_rows(
+            |case, _| drop(case.copies.remove(0)),
+            &[Mistake::Lost, Mistake::RowWithoutMail],
+        );
+        check_with_rows(|_, rest| drop(rest.rows.pop()), &[Mistake::HalfRows]);
+        check_with_rows(|_, rest| rest.rows.clear(), &[Mistake::LostRow, Mistake::MailWithoutRow]);
+        check_with_rows(
+            |case, _| case.ledger.progress(1, Progress::RolledBack),
+            &[Mistake::Phantom, Mistake::PhantomRow],
+        );
+        check_with_rows(
+            |_, rest| rest.rows.push("c".to_owned()),
+            &[Mistake::PhantomRow, Mistake::RowWithoutMail, Mistake::WrongDiscard],
+        );
+        for stranger in ["undone", "nobody's"] {
+            check_with_rows(|_, rest| rest.rows.push(stranger.to_owned()), &[Mistake::PhantomRow]);
+        }
+    }
+
+    #[test]
+    fn what_is_left_in_the_database_and_the_queue_is_found() {
+        check_with_rows(|_, rest| rest.mail_markers = 1, &[Mistake::MarkerLeft]);
+        check_with_rows(
+            |_, rest| rest.discarded.push(Some(message_id("one"))),
+            &[Mistake::WrongDiscard],
+        );
+        check_with_rows(
+            |_, rest| rest.discarded.push(Some("<a@example.org>".to_owned())),
+            &[Mistake::Damaged],
         );
     }
 }

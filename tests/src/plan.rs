@@ -13,6 +13,12 @@ pub struct Plan {
     pub number: u64,
     /// Its mails.
     pub mails: Vec<Mail>,
+    /// Its rows: none where there is no database.
+    pub rows: Vec<Row>,
+    /// Whether what is kept goes through savepoints as well, which are released.
+    pub nested: bool,
+    /// Whether it is a transaction of a database that tells what its commit came to.
+    pub honest: bool,
     /// How it ends.
     pub ending: Ending,
 }
@@ -22,11 +28,12 @@ pub struct Plan {
 pub enum Ending {
     /// It commits.
     Commit,
-    /// It aborts before anything is prepared.
+    /// It aborts before anything is prepared; in a database: it rolls back.
     Abort,
-    /// It commits, and another participant votes no.
+    /// It commits, and another participant votes no; in a database: a statement of it fails, and it is
+    /// dropped.
     Refused,
-    /// It aborts when its mail is prepared already.
+    /// It aborts when its mail is prepared already; in a database: it is dropped, for no reason.
     AbortPrepared,
 }
 
@@ -41,6 +48,35 @@ pub struct Mail {
     pub length: usize,
     /// Whether it is taken back by rolling back to a savepoint.
     pub undone: bool,
+}
+
+/// One row.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Row {
+    /// Its key.
+    pub key: String,
+    /// Whether it is taken back by rolling back to a savepoint.
+    pub undone: bool,
+}
+
+/// Something that a transaction in a database does.
+#[derive(Debug, Clone, Copy)]
+pub enum Item<'a> {
+    /// It inserts a row.
+    Row(&'a Row),
+    /// It attaches a mail.
+    Mail(&'a Mail),
+}
+
+impl Item<'_> {
+    /// Whether it is taken back by rolling back to a savepoint.
+    #[must_use]
+    pub fn undone(&self) -> bool {
+        match self {
+            Self::Row(row) => row.undone,
+            Self::Mail(mail) => mail.undone,
+        }
+    }
 }
 
 impl Plan {
@@ -66,7 +102,45 @@ impl Plan {
                 undone,
             }
         });
-        Self { number, mails: mails.collect(), ending }
+        Self::of_mails(number, mails.collect(), ending)
+    }
+
+    /// A transaction with these mails and nothing else.
+    #[must_use]
+    pub fn of_mails(number: u64, mails: Vec<Mail>, ending: Ending) -> Self {
+        Self { number, mails, rows: Vec::new(), nested: false, honest: false, ending }
+    }
+
+    /// The same with 1 to 3 rows, for a database.
+    #[must_use]
+    pub fn draw_with_rows(number: u64, random: &mut Rng) -> Self {
+        let mut plan = Self::draw(number, random);
+        let with_savepoint = random.u8(0..5) == 0;
+        let rows = (0..random.u64(1..=3)).map(|index| Row {
+            key: format!("t{number}-r{index}"),
+            undone: with_savepoint && index > 0 && random.bool(),
+        });
+        plan.rows = rows.collect();
+        plan.nested = random.u8(0..5) == 0;
+        plan.honest = random.u8(0..4) == 0;
+        plan
+    }
+
+    /// What it does in a database, in this order: rows and mails in turn.
+    #[must_use]
+    pub fn items(&self) -> Vec<Item<'_>> {
+        let (mut rows, mut mails) = (self.rows.iter(), self.mails.iter());
+        let mut items = Vec::with_capacity(rows.len() + mails.len());
+        while rows.len() + mails.len() > 0 {
+            items.extend(rows.next().map(Item::Row));
+            items.extend(mails.next().map(Item::Mail));
+        }
+        items
+    }
+
+    /// The rows that are there if it commits.
+    pub fn kept_rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| !row.undone)
     }
 
     /// The mails that are sent if it commits.
@@ -152,5 +226,22 @@ mod tests {
     fn the_first_mail_of_a_transaction_is_never_undone() {
         let mut random = Rng::with_seed(2);
         assert!((0..500).all(|number| Plan::draw(number, &mut random).kept().next().is_some()));
+    }
+
+    #[test]
+    fn a_transaction_in_a_database_has_rows_and_does_everything_once() {
+        let mut random = Rng::with_seed(3);
+        let plans: Vec<Plan> = (0..500).map(|n| Plan::draw_with_rows(n, &mut random)).collect();
+        for plan in &plans {
+            assert!(plan.kept_rows().next().is_some() && plan.rows.len() <= 3);
+            assert_eq!(plan.items().len(), plan.rows.len() + plan.mails.len());
+        }
+        let undone = |plan: &Plan, mail| {
+            let is_mail = |item: &Item<'_>| matches!(item, Item::Mail(_));
+            plan.items().iter().any(|item| item.undone() && is_mail(item) == mail)
+        };
+        assert!([true, false].into_iter().all(|mail| plans.iter().any(|plan| undone(plan, mail))));
+        let rolled_back = plans.iter().filter(|plan| plan.ending != Ending::Commit).count();
+        assert!((120..220).contains(&rolled_back), "about a third rolls back: {rolled_back}");
     }
 }

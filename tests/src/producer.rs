@@ -4,6 +4,8 @@
 //! Each line is written in one piece, so that whoever reads the pipe after the process was killed knows
 //! exactly how far it had come.
 
+mod shop;
+
 use std::io::{self, BufRead as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -56,14 +58,19 @@ impl Progress {
     }
 }
 
-/// Runs transactions until standard input ends; several at once if several are told at once.
+/// Runs transactions until standard input ends; several at once if several are told at once. They are
+/// those of the database at this URL, if there is one.
 ///
 /// # Errors
 ///
-/// The queue cannot be opened, or a line cannot be understood or written.
-pub async fn run(queue: &Path) -> Result<()> {
+/// The queue or the database cannot be opened, or a line cannot be understood or written.
+pub async fn run(queue: &Path, database: Option<&str>) -> Result<()> {
     let store: Arc<dyn QueueStore> =
         Arc::new(MaildirStore::open(queue, MaildirOptions::default()).await?);
+    let performer = match database {
+        Some(url) => shop::open(url, store).await?,
+        None => Arc::new(MailOnly { store }),
+    };
     let (sender, mut plans) = tokio::sync::mpsc::unbounded_channel();
     std::thread::spawn(move || {
         for line in io::stdin().lock().lines() {
@@ -76,8 +83,8 @@ pub async fn run(queue: &Path) -> Result<()> {
     let mut running = tokio::task::JoinSet::new();
     while let Some(line) = plans.recv().await {
         let plan: Plan = serde_json::from_str(&line)?;
-        let store = store.clone();
-        running.spawn(async move { perform(store, &plan).await });
+        let performer = performer.clone();
+        running.spawn(async move { performer.perform(&plan).await });
         while let Some(ended) = running.try_join_next() {
             ended??;
         }
@@ -86,6 +93,29 @@ pub async fn run(queue: &Path) -> Result<()> {
         ended??;
     }
     Ok(())
+}
+
+/// Runs transactions of one kind.
+#[async_trait]
+trait Perform: Send + Sync {
+    /// Runs one, and says how far it is.
+    ///
+    /// # Errors
+    ///
+    /// It could not be said.
+    async fn perform(&self, plan: &Plan) -> Result<()>;
+}
+
+/// Transactions with mail and nothing else.
+struct MailOnly {
+    store: Arc<dyn QueueStore>,
+}
+
+#[async_trait]
+impl Perform for MailOnly {
+    async fn perform(&self, plan: &Plan) -> Result<()> {
+        perform(self.store.clone(), plan).await
+    }
 }
 
 async fn perform(store: Arc<dyn QueueStore>, plan: &Plan) -> Result<()> {

@@ -15,6 +15,8 @@ pub struct Queue {
     program: PathBuf,
     /// The queue's directory.
     pub path: PathBuf,
+    /// The URL of the database whose transactions take mail along, if there is one.
+    pub database: Option<String>,
 }
 
 /// How many messages are where.
@@ -77,7 +79,17 @@ impl Queue {
     ///
     /// `sendmail-queue` cannot be built.
     pub fn new(path: impl Into<PathBuf>) -> Result<Self> {
-        Ok(Self { program: programs::sendmail_queue()?, path: path.into() })
+        Ok(Self { program: programs::sendmail_queue()?, path: path.into(), database: None })
+    }
+
+    /// Makes the tables in the database.
+    ///
+    /// # Errors
+    ///
+    /// It could not be done.
+    pub async fn migrate(&self) -> Result<()> {
+        let output = self.command(["migrate"]).output().await?;
+        if output.status.success() { Ok(()) } else { Err(failed("migrate", &output)) }
     }
 
     /// Starts a processor that runs until it is told to stop; what it has to say goes to a file beside
@@ -155,6 +167,17 @@ impl Queue {
         self.json(["events"]).await?.iter().map(event).collect()
     }
 
+    /// The Message-IDs of what was discarded as rolled back; none for what its writer was killed over
+    /// before it was whole.
+    ///
+    /// # Errors
+    ///
+    /// The program failed, or said what is not understood.
+    pub async fn discarded(&self) -> Result<Vec<Option<String>>> {
+        let all = self.json(["list", "--state", "discarded"]).await?;
+        Ok(all.iter().map(|line| line["message_id"].as_str().map(str::to_owned)).collect())
+    }
+
     /// Decides what can be decided; whether nothing is left in doubt.
     ///
     /// # Errors
@@ -182,6 +205,10 @@ impl Queue {
         let mut command = Command::new(&self.program);
         command.arg("--json").arg("--queue").arg(&self.path).args(words);
         command.env_remove("SENDMAIL_CONFIG").env_remove("SENDMAIL_RELAY");
+        match &self.database {
+            Some(url) => command.env("SENDMAIL_DATABASE", url),
+            None => command.env_remove("SENDMAIL_DATABASE"),
+        };
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }

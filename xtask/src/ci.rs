@@ -8,7 +8,8 @@ use crate::{deny, programs, test, tidy};
 /// Runs everything that continuous integration runs, and says how long each part took.
 ///
 /// The parts are format, lints, each crate by itself, documentation, tidy, deny, all tests with nothing
-/// skipped, and the crash test. It goes on after a failure, and prints a table at the end.
+/// skipped, and the crash tests: without a database, and with each. It goes on after a failure, and
+/// prints a table at the end.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Install nothing; use what is there
@@ -42,7 +43,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     part("tidy", &tidy::run);
     part("deny", &|| deny::run(&deny::Arguments { no_install }));
     part("tests", &|| test::run(&test::Arguments { no_skip: true, no_install, args: Vec::new() }));
-    part("crash test", &programs::default_crash_test);
+    part("crash test", &|| programs::default_crash_test(None));
+    for (name, database) in programs::DATABASES {
+        part(name, &|| programs::default_crash_test(Some(database)));
+    }
     println!("\n{}", table(&parts));
     let failed = parts.iter().filter(|part| part.failure.is_some()).count();
     if failed == 0 {

@@ -1,6 +1,7 @@
 //! `cargo xtask bench` and `cargo xtask crash-test`: programs of the package `sendmail-tests`, built
 //! for release.
 
+use crate::provision;
 use crate::shell::{Result, cargo, run};
 
 /// Runs the benchmarks, side by side with what they are compared with, in one run.
@@ -22,6 +23,10 @@ pub(crate) struct Bench {
 /// what the events say.
 #[derive(clap::Args)]
 pub(crate) struct CrashTest {
+    /// The database whose transactions take the mail along: sqlite, postgres or mariadb; without it they
+    /// are transactions with mail only
+    #[arg(long, value_name = "DATABASE")]
+    database: Option<String>,
     /// The long run
     #[arg(long)]
     long: bool,
@@ -44,17 +49,34 @@ pub(crate) fn bench(arguments: &Bench) -> Result {
 }
 
 pub(crate) fn crash_test(arguments: &CrashTest) -> Result {
+    let needed = match arguments.database.as_deref() {
+        Some("postgres") => Some("postgresql"),
+        Some("mariadb") => Some("mariadb-server"),
+        _ => None,
+    };
+    if let Some(package) = needed {
+        provision::provide_package(package)?;
+    }
     program("crash-test", &crash_test_words(arguments))
 }
 
-/// The default crash test, as continuous integration runs it.
-pub(crate) fn default_crash_test() -> Result {
-    program("crash-test", &[])
+/// The crash tests that continuous integration runs, besides the one without a database, and their
+/// databases.
+pub(crate) const DATABASES: [(&str, &str); 3] =
+    [("crash sqlite", "sqlite"), ("crash postgres", "postgres"), ("crash mariadb", "mariadb")];
+
+/// The default crash test, as continuous integration runs it: with one of [`DATABASES`], or without.
+pub(crate) fn default_crash_test(database: Option<&str>) -> Result {
+    let words = database.map(|name| ["--database".to_owned(), name.to_owned()]);
+    program("crash-test", &words.into_iter().flatten().collect::<Vec<_>>())
 }
 
 fn crash_test_words(arguments: &CrashTest) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     words.extend(arguments.long.then(|| "--long".to_owned()));
+    if let Some(database) = &arguments.database {
+        words.extend(["--database".to_owned(), database.clone()]);
+    }
     let numbers =
         [("--kills", arguments.kills), ("--mails", arguments.mails), ("--seed", arguments.seed)];
     for (flag, number) in numbers {
@@ -76,10 +98,14 @@ mod tests {
 
     #[test]
     fn what_is_given_is_passed_on_and_nothing_else() {
-        let mut arguments = CrashTest { long: false, kills: None, mails: None, seed: None };
+        let mut arguments =
+            CrashTest { database: None, long: false, kills: None, mails: None, seed: None };
         assert!(crash_test_words(&arguments).is_empty());
         arguments.long = true;
         arguments.seed = Some(7);
         assert_eq!(crash_test_words(&arguments), ["--long", "--seed", "7"]);
+        arguments.database = Some("sqlite".to_owned());
+        let words = ["--long", "--database", "sqlite", "--seed", "7"];
+        assert_eq!(crash_test_words(&arguments), words);
     }
 }

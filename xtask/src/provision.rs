@@ -73,6 +73,22 @@ fn has_postgres() -> bool {
     folders.any(|bin| ["postgres", "initdb", "psql"].iter().all(|name| bin.join(name).is_file()))
 }
 
+/// Installs one of the Debian packages, if it is not there.
+///
+/// # Errors
+///
+/// It cannot be installed, or does not bring what it should.
+pub(crate) fn provide_package(name: &'static str) -> Result {
+    let is_absent = || PACKAGES.iter().any(|package| package.name == name && !(package.there)());
+    if is_absent() {
+        install_debian(&[name], true)?;
+    }
+    if is_absent() {
+        return Err(Failure::new(format!("{name} is installed and does not bring what it should")));
+    }
+    Ok(())
+}
+
 fn install_debian(packages: &[&str], may_install: bool) -> Result {
     if !may_install {
         return Err(Failure::new("not installed, and not to be installed"));

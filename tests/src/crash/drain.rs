@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use tokio::process::Command;
 
-use super::{Report, Run};
+use super::{Database, Kind, Report, Run, clean};
 use crate::Result;
+use crate::ledger::Rest;
 use crate::queue::{Counts, left_overs};
 
 /// How long nothing may get better before the queue counts as stuck.
@@ -15,6 +16,9 @@ impl Run<'_> {
     pub(super) async fn finish(mut self, tell: &impl Fn(&str)) -> Result<Report> {
         self.producers.group.continue_all()?;
         self.processors.group.continue_all()?;
+        if let Some(database) = &mut self.database {
+            database.settle().await?;
+        }
         self.trouble.extend(self.producers.finish().await?);
         while let Ok(word) = self.words.try_recv() {
             self.note(word);
@@ -22,6 +26,7 @@ impl Run<'_> {
         let released = self.drain(tell).await?;
         self.trouble.extend(self.processors.group.buried()?);
         self.trouble.extend(self.processors.finish().await?);
+        self.clean().await?;
         if !self.queue.recover().await? {
             self.trouble.push("something stays in doubt although nobody is left".to_owned());
         }
@@ -34,14 +39,39 @@ impl Run<'_> {
         }
         tell(&self.progress());
         let events = self.queue.events().await?;
-        let account = self.ledger.compare(&self.relay.copies(), &events);
+        let rest = match &self.database {
+            Some(database) => Some(self.rest(database).await?),
+            None => None,
+        };
+        let account = self.ledger.compare(&self.relay.copies(), &events, rest.as_ref());
         Ok(Report {
             account,
             kills: self.kills,
             mails: self.planned,
             trouble: self.trouble,
             released,
+            failed: self.failed,
         })
+    }
+
+    /// What is left in the database when it was cleaned, and what was discarded.
+    async fn rest(&self, database: &Database) -> Result<Rest> {
+        Ok(Rest {
+            rows: database.rows().await?,
+            mail_markers: database.markers(1).await?,
+            discarded: self.queue.discarded().await?,
+        })
+    }
+
+    /// Has the markers removed of which nobody told the database that they may be: whoever should have
+    /// was killed in between.
+    async fn clean(&self) -> Result<()> {
+        let Some(database) = &self.database else { return Ok(()) };
+        database.age().await?;
+        if self.options.database == Some(Kind::Sqlite) {
+            clean::clean(&self.queue.path, &database.url).await?;
+        }
+        Ok(())
     }
 
     /// Waits until the queue is empty; releases what is held because it killed too many workers.

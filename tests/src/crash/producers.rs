@@ -12,6 +12,7 @@ use super::group::Group;
 use crate::Result;
 use crate::plan::Plan;
 use crate::producer::Progress;
+use crate::queue::Queue;
 
 /// How many transactions a producer may have before it at once.
 const MOST_AT_ONCE: usize = 4;
@@ -34,7 +35,7 @@ pub(crate) struct Producer {
 /// All of them that live.
 pub(crate) struct Producers {
     program: PathBuf,
-    queue: PathBuf,
+    queue: Queue,
     words: UnboundedSender<Word>,
     pub(crate) group: Group<Producer>,
     /// What those that were killed had said may still be on its way.
@@ -42,13 +43,16 @@ pub(crate) struct Producers {
 }
 
 impl Producers {
-    pub(crate) fn new(program: PathBuf, queue: PathBuf, words: UnboundedSender<Word>) -> Self {
+    pub(crate) fn new(program: PathBuf, queue: Queue, words: UnboundedSender<Word>) -> Self {
         Self { program, queue, words, group: Group::new("producer"), readings: Vec::new() }
     }
 
     pub(crate) fn start(&mut self) -> Result<u64> {
         let mut command = Command::new(&self.program);
-        command.arg("producer").arg(&self.queue).kill_on_drop(true);
+        command.arg("producer").arg(&self.queue.path).kill_on_drop(true);
+        if let Some(url) = &self.queue.database {
+            command.arg("--database").arg(url);
+        }
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take().ok_or("a producer has no standard output")?;
         let stdin = child.stdin.take().ok_or("a producer has no standard input")?;

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
+use super::database::{Database, Kind};
+
 /// Whom it hits, by the place among those that live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Victim {
@@ -11,6 +13,8 @@ pub(crate) enum Victim {
     Producer(usize),
     /// A processor.
     Processor(usize),
+    /// The server of the database, which is down for so long.
+    Server(Duration),
 }
 
 /// What is done to it.
@@ -41,14 +45,22 @@ pub(crate) struct Strike {
 pub(crate) struct Strikes {
     random: Rng,
     next: Instant,
+    with_database: bool,
+    /// Whether there is a server to be killed.
+    with_server: bool,
 }
 
 impl Strikes {
     /// The longest pause between two.
     const PAUSE_MS: u64 = 200;
 
-    pub(crate) fn new(random: Rng) -> Self {
-        Self { random, next: Instant::now() + Duration::from_millis(500) }
+    /// Once in so many times it is the server, if there is one.
+    const SERVER: u8 = 25;
+
+    pub(crate) fn new(random: Rng, database: Option<Kind>) -> Self {
+        let next = Instant::now() + Duration::from_millis(500);
+        let with_server = database.is_some_and(Database::has_server);
+        Self { random, next, with_database: database.is_some(), with_server }
     }
 
     pub(crate) fn is_due(&self) -> bool {
@@ -59,9 +71,12 @@ impl Strikes {
         let random = &mut self.random;
         self.next = Instant::now() + Duration::from_millis(random.u64(1..=Self::PAUSE_MS));
         let which = random.usize(0..100);
-        let victim = match random.u8(0..5) {
-            0 | 1 => Victim::Producer(which),
-            _ => Victim::Processor(which),
+        let victim = if self.with_server && random.u8(0..Self::SERVER) == 0 {
+            Victim::Server(Duration::from_millis(random.u64(0..500)))
+        } else if random.u8(0..5) < 2 {
+            Victim::Producer(which)
+        } else {
+            Victim::Processor(which)
         };
         let blow = match random.u8(0..8) {
             0 => Blow::Stop(Duration::from_millis(random.u64(50..2500))),
@@ -69,6 +84,9 @@ impl Strikes {
             _ => Blow::Kill,
         };
         let awaits_sign = random.u8(0..3) > 0;
-        Strike { victim, blow, awaits_sign, delay: Duration::from_micros(random.u64(0..6000)) }
+        // The commit of a database is short.
+        let at_once = self.with_database && random.bool();
+        let delay = if at_once { 0 } else { random.u64(0..6000) };
+        Strike { victim, blow, awaits_sign, delay: Duration::from_micros(delay) }
     }
 }

@@ -14,6 +14,10 @@ pub struct Account {
     pub in_doubt: (usize, usize),
     /// Those of them that turned out committed.
     pub in_doubt_committed: usize,
+    /// Rows that are in the database, if there is one.
+    pub rows: Option<usize>,
+    /// Mails that were discarded as rolled back, if there is a database.
+    pub discarded: usize,
     /// Copies that arrived, by recipient.
     pub copies: usize,
     /// Second and further ones of them.
@@ -47,10 +51,24 @@ pub enum Mistake {
     Damaged,
     /// The log does not tell that a mail was sent, or tells it twice.
     BadLog,
+    /// A transaction was told to be committed, and its rows are not there.
+    LostRow,
+    /// A row is there that was rolled back, or that nobody inserted.
+    PhantomRow,
+    /// Of a transaction some rows are there and some are not.
+    HalfRows,
+    /// The rows are there, and a mail did not arrive.
+    RowWithoutMail,
+    /// A mail arrived, and the rows are not there.
+    MailWithoutRow,
+    /// The marker of a mail was never removed.
+    MarkerLeft,
+    /// A mail was discarded whose transaction committed.
+    WrongDiscard,
 }
 
 impl Mistake {
-    /// Every kind.
+    /// Every kind that there is without a database.
     pub const ALL: [Self; 8] = [
         Self::Lost,
         Self::Phantom,
@@ -60,6 +78,17 @@ impl Mistake {
         Self::TooManyEvents,
         Self::Damaged,
         Self::BadLog,
+    ];
+
+    /// Those that there are with a database as well.
+    pub const WITH_ROWS: [Self; 7] = [
+        Self::LostRow,
+        Self::PhantomRow,
+        Self::HalfRows,
+        Self::RowWithoutMail,
+        Self::MailWithoutRow,
+        Self::MarkerLeft,
+        Self::WrongDiscard,
     ];
 
     fn name(self) -> &'static str {
@@ -72,6 +101,13 @@ impl Mistake {
             Self::TooManyEvents => "more events than in flight",
             Self::Damaged => "damaged",
             Self::BadLog => "not told of rightly",
+            Self::LostRow => "rows lost",
+            Self::PhantomRow => "rows after rollback",
+            Self::HalfRows => "half of the rows",
+            Self::RowWithoutMail => "rows without their mail",
+            Self::MailWithoutRow => "mails without their rows",
+            Self::MarkerLeft => "markers left",
+            Self::WrongDiscard => "discarded though committed",
         }
     }
 }
@@ -111,7 +147,13 @@ impl fmt::Display for Account {
         writeln!(f, "  {:<28} {:>7}", "second copies", self.second_copies)?;
         let bound = format!("about {announced}, at most {} were in flight", self.at_risk);
         writeln!(f, "  {:<28} {:>7} {bound}", "possible-duplicate events", self.announced)?;
-        for mistake in Mistake::ALL {
+        let mut mistakes = Mistake::ALL.to_vec();
+        if let Some(rows) = self.rows {
+            writeln!(f, "  {:<28} {rows:>7}", "rows in the database")?;
+            writeln!(f, "  {:<28} {:>7}", "discarded as rolled back", self.discarded)?;
+            mistakes.extend(Mistake::WITH_ROWS);
+        }
+        for mistake in mistakes {
             writeln!(f, "  {:<28} {:>7}", mistake.name(), self.count(mistake))?;
             for text in self.mistakes.get(&mistake).into_iter().flatten().take(Self::TOLD) {
                 writeln!(f, "      {text}")?;

@@ -9,6 +9,7 @@ async fn what_was_committed_arrives_whoever_is_killed() {
     let options = crash::Options {
         kills: 20,
         mails: 300,
+        database: None,
         seed: fastrand::u64(..),
         program: env!("CARGO_BIN_EXE_crash-test").into(),
         folder: folder.path().to_owned(),

@@ -90,7 +90,7 @@ async fn settle(queue: &Queue, ledger: &mut Ledger, relay: &Relay, last: &Proces
     assert_eq!(queue.counts().await.unwrap(), Counts::default(), "killed at {at:?}");
     let left = left_overs(&queue.path);
     assert!(left.is_empty(), "killed at {at:?}: {left:?}");
-    let account = ledger.compare(&relay.copies(), &queue.events().await.unwrap());
+    let account = ledger.compare(&relay.copies(), &queue.events().await.unwrap(), None);
     assert!(account.is_clean(), "killed at {at:?}:\n{account}");
 }
 
@@ -130,7 +130,7 @@ async fn produce(mut command: Command, plan: &Plan) -> Output {
 }
 
 fn plan(mails: Vec<Mail>, ending: Ending) -> Plan {
-    Plan { number: 1, mails, ending }
+    Plan::of_mails(1, mails, ending)
 }
 
 #[tokio::test]

@@ -33,6 +33,9 @@ struct Arguments {
     /// How many mails are sent [default: 5000]
     #[arg(long, value_name = "N")]
     mails: Option<u64>,
+    /// Whose transactions take the mail along; without it they are transactions with mail only
+    #[arg(long, value_name = "DATABASE", value_enum)]
+    database: Option<crash::Kind>,
     /// The seed of an earlier run, to repeat its decisions
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
@@ -45,6 +48,9 @@ enum Role {
     #[command(hide = true)]
     Producer {
         queue: PathBuf,
+        /// The URL of the database whose transactions they are
+        #[arg(long)]
+        database: Option<String>,
         /// Does everything that touches the disk in one thread, so that its calls can be counted
         #[arg(long)]
         one_thread: bool,
@@ -74,7 +80,9 @@ fn main() -> ExitCode {
 
 async fn act(arguments: &Arguments) -> ExitCode {
     let done = match &arguments.role {
-        Some(Role::Producer { queue, .. }) => producer::run(queue).await.map(|()| true),
+        Some(Role::Producer { queue, database, .. }) => {
+            producer::run(queue, database.as_deref()).await.map(|()| true)
+        }
         Some(Role::Claimer { queue, first }) => claimer::run(queue, *first).await.map(|()| true),
         Some(Role::Release { queue }) => release(queue).await.map(|()| true),
         None => test(arguments).await,
@@ -90,7 +98,9 @@ async fn act(arguments: &Arguments) -> ExitCode {
 }
 
 async fn test(arguments: &Arguments) -> Result<bool> {
-    Ok(fight(arguments).await? & race(arguments.long).await?)
+    let fought = fight(arguments).await?;
+    // The races are about the queue alone.
+    Ok(fought && (arguments.database.is_some() || race(arguments.long).await?))
 }
 
 /// Several processes race for the messages of one that dies, of one that is stopped, and of nobody.
@@ -119,11 +129,16 @@ async fn fight(arguments: &Arguments) -> Result<bool> {
     let options = crash::Options {
         kills: arguments.kills.unwrap_or(kills),
         mails: arguments.mails.unwrap_or(mails),
+        database: arguments.database,
         seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)),
         program: std::env::current_exe()?,
         folder: folder.path().to_owned(),
     };
-    println!("crash test: {} kills, {} mails, seed {}", options.kills, options.mails, options.seed);
+    let with = options.database.map_or_else(String::new, |kind| format!(", with {kind:?}"));
+    println!(
+        "crash test{with}: {} kills, {} mails, seed {}",
+        options.kills, options.mails, options.seed
+    );
     let begin = Instant::now();
     let report = crash::run(&options, |text| println!("  {text}")).await;
     println!("{:.1} s", begin.elapsed().as_secs_f64());
@@ -142,10 +157,14 @@ async fn fight(arguments: &Arguments) -> Result<bool> {
 }
 
 fn tell(report: &crash::Report) {
-    let (producers, processors, stops) = report.kills;
+    let crash::Kills { producers, processors, servers, stops } = report.kills;
+    let servers = if servers > 0 { format!(", {servers} database servers") } else { String::new() };
     println!(
-        "killed: {producers} producers, {processors} processors; stopped for a while: {stops}"
+        "killed: {producers} producers, {processors} processors{servers}; stopped for a while: {stops}"
     );
+    if report.failed > 0 {
+        println!("{} transactions failed with the database's server", report.failed);
+    }
     println!("{} mails planned; {} held and released", report.mails, report.released);
     print!("{}", report.account);
     for trouble in &report.trouble {
