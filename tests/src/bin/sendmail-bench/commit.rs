@@ -40,33 +40,28 @@ enum With {
 const CONTESTANTS: [(&str, With); 3] =
     [(ATTACHED, With::Attached), (OUTBOX, With::Outbox), (ROW, With::Nothing)];
 
-/// Measures every database that is there: `rounds` rounds with `transactions` each.
-pub(crate) async fn measure(transactions: usize, rounds: usize) -> Result<Vec<Table>> {
-    let mut tables = Vec::new();
+/// Measures every database that is there, `rounds` rounds with `transactions` each, and shows each table
+/// when it is done.
+pub(crate) async fn measure(
+    transactions: usize,
+    rounds: usize,
+    show: impl Fn(&Table),
+) -> Result<()> {
     for database in [Kind::Postgres, Kind::MariaDb, Kind::Sqlite] {
         for writers in WRITERS {
             let title = format!("commit, {database:?}, {}", count(writers));
-            tables.push((database, writers, Table::new(title, transactions, "transactions")));
+            let mut table = Table::new(title, transactions, "transactions");
+            // A server of its own for each, so that none pays for another's checkpoints.
+            match Place::start(database) {
+                Ok(place) => place.fill(&mut table, writers, transactions, rounds).await?,
+                Err(error) => {
+                    CONTESTANTS.iter().for_each(|(who, _)| table.absent(who, &error.to_string()));
+                }
+            }
+            show(&table);
         }
     }
-    for (database, writers, table) in &mut tables {
-        // A server of its own for each, so that none pays for another's checkpoints.
-        let place = match Place::start(*database) {
-            Ok(place) => place,
-            Err(error) => {
-                CONTESTANTS.iter().for_each(|(who, _)| table.absent(who, &error.to_string()));
-                continue;
-            }
-        };
-        for round in 0..rounds {
-            for (who, with) in CONTESTANTS {
-                let name = format!("{with:?}_{round}").to_lowercase();
-                let seconds = place.run(&name, with, *writers, transactions).await?;
-                table.add(who, seconds);
-            }
-        }
-    }
-    Ok(tables.into_iter().map(|(.., table)| table).collect())
+    Ok(())
 }
 
 fn count(writers: usize) -> String {
@@ -95,6 +90,23 @@ impl Place {
             Kind::MariaDb => Self::MariaDb(MariaDb::start()?),
             Kind::Sqlite => Self::Sqlite(tempfile::tempdir()?),
         })
+    }
+
+    /// All rounds, the contestants in turn.
+    async fn fill(
+        &self,
+        table: &mut Table,
+        writers: usize,
+        transactions: usize,
+        rounds: usize,
+    ) -> Result<()> {
+        for round in 0..rounds {
+            for (who, with) in CONTESTANTS {
+                let name = format!("{with:?}_{round}").to_lowercase();
+                table.add(who, self.run(&name, with, writers, transactions).await?);
+            }
+        }
+        Ok(())
     }
 
     /// How many seconds the transactions took, in a new database.

@@ -79,8 +79,8 @@ async fn run(arguments: &Arguments) -> Result<()> {
         print(&table);
     }
     if is_wanted(Part::Commit) {
-        let (transactions, rounds) = if arguments.quick { (200, 1) } else { (2000, 5) };
-        commit::measure(transactions, rounds).await?.iter().for_each(print);
+        let (transactions, rounds) = if arguments.quick { (100, 1) } else { (500, 5) };
+        commit::measure(transactions, rounds, print).await?;
     }
     Ok(())
 }
