@@ -19,7 +19,10 @@ pub(crate) struct Forgotten {
 
 struct State {
     waiting: HashSet<QueueId>,
+    /// When rows were deleted last, or else when this began.
     last: Timestamp,
+    /// Whether nothing was deleted since this began.
+    fresh: bool,
     cursor: Option<QueueId>,
 }
 
@@ -31,7 +34,7 @@ pub(crate) struct Taken<'a> {
 
 impl Forgotten {
     pub(crate) fn new(flavour: Flavour, now: Timestamp) -> Self {
-        let state = State { waiting: HashSet::new(), last: now, cursor: None };
+        let state = State { waiting: HashSet::new(), last: now, fresh: true, cursor: None };
         Self { flavour, state: Mutex::new(state) }
     }
 
@@ -46,17 +49,28 @@ impl Forgotten {
     /// Whether what waits should be deleted now.
     pub(crate) fn is_due(&self, now: Timestamp) -> bool {
         let state = self.lock();
-        is_due(self.flavour, state.waiting.len(), elapsed(state.last, now))
+        // A process may end within a minute, and then the next one has to do it. What is older than that
+        // was left by such a one: it is deleted at once, and only once in the life of a process.
+        let left = || {
+            let age = between(self.flavour);
+            state.waiting.iter().any(|id| now.saturating_since(minted_at(*id)) >= age)
+        };
+        is_due(self.flavour, state.waiting.len(), elapsed(state.last, now)) || state.fresh && left()
     }
 
     /// Whether rows may be deleted now for a reason of another kind.
     pub(crate) fn may_write(&self, now: Timestamp) -> bool {
-        self.flavour != Flavour::Sqlite || elapsed(self.lock().last, now) >= between(self.flavour)
+        let state = self.lock();
+        self.flavour != Flavour::Sqlite
+            || state.fresh
+            || elapsed(state.last, now) >= between(self.flavour)
     }
 
     /// Says that rows are deleted now.
     pub(crate) fn wrote(&self, now: Timestamp) {
-        self.lock().last = now;
+        let mut state = self.lock();
+        state.last = now;
+        state.fresh = false;
     }
 
     /// Takes at most `most` that wait.
@@ -107,6 +121,13 @@ impl Drop for Taken<'_> {
 /// A clock that was set back counts as if the time had passed: it may be far.
 fn elapsed(last: Timestamp, now: Timestamp) -> Duration {
     if now < last { Duration::MAX } else { now.saturating_since(last) }
+}
+
+/// The time in the first 48 bits of a UUIDv7.
+fn minted_at(id: QueueId) -> Timestamp {
+    let [a, b, c, d, e, f, ..] = *id.as_bytes();
+    let millis = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+    Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
 }
 
 fn between(flavour: Flavour) -> Duration {
@@ -165,9 +186,22 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_set_back_does_not_stop_it() {
-        let forgotten = Forgotten::new(Flavour::Sqlite, Timestamp::from_millis(1_000_000));
-        forgotten.add(&[id(1)]);
+        let start = Timestamp::from_millis(1_000_000);
+        let forgotten = Forgotten::new(Flavour::Sqlite, start);
+        forgotten.add(&[QueueId::mint(start)]);
         assert!(!forgotten.is_due(Timestamp::from_millis(1_000_001)));
         assert!(forgotten.is_due(Timestamp::from_millis(0)));
+    }
+
+    #[test]
+    fn what_an_earlier_process_left_is_due_at_once_and_once() {
+        let now = Timestamp::from_millis(1_000_000);
+        let forgotten = Forgotten::new(Flavour::Sqlite, now);
+        forgotten.add(&[QueueId::mint(now)]);
+        assert!(!forgotten.is_due(now), "it is of this process");
+        forgotten.add(&[QueueId::mint(Timestamp::from_millis(1_000_000 - 60_000))]);
+        assert!(forgotten.is_due(now));
+        forgotten.wrote(now);
+        assert!(!forgotten.is_due(now));
     }
 }

@@ -55,12 +55,16 @@ impl<DB: Engine> SqlDecisionStore<DB> {
 
     /// Deletes what waits to be, and some tombstones and transaction markers that have had their time.
     pub(crate) async fn keep_house(&self) -> Result<usize> {
-        if !self.inner.forgotten.may_write(self.inner.clock.now()) {
+        let now = self.inner.clock.now();
+        if !self.inner.forgotten.may_write(now) {
             return Ok(0);
         }
+        let forgotten_is_due = self.inner.forgotten.is_due(now);
         let work = async {
             let mut lease = take(&self.inner.pool).await?;
-            let mut removed = self.delete_forgotten(&mut lease).await?;
+            self.inner.forgotten.wrote(now);
+            let mut removed =
+                if forgotten_is_due { self.delete_forgotten(&mut lease).await? } else { 0 };
             // On SQLite a writer should be kept waiting neither often nor long.
             let pages = if DB::FLAVOUR == Flavour::Sqlite { 1 } else { PAGES };
             for _ in 0..pages {

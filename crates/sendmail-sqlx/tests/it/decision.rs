@@ -208,15 +208,14 @@ async fn old_tombstones_are_removed_a_thousand_rows_at_a_time_and_once_a_minute(
     let store = SqlDecisionStore::connect(scene.pool.clone(), Arc::new(clock.clone()), queue())
         .await
         .unwrap();
-    assert_eq!(store.sweep().await.unwrap(), 0, "not before a minute has passed");
     let mut left = 20_001;
     for _ in 0..21 {
-        clock.advance(Duration::from_secs(60));
         let removed = store.sweep().await.unwrap();
         assert!(removed <= 1000, "{removed}");
         left -= removed;
         assert_eq!(records(&scene.pool).await, left);
         assert_eq!(store.sweep().await.unwrap(), 0, "not twice in a minute");
+        clock.advance(Duration::from_secs(60));
     }
     assert_eq!(left, 1);
     assert_eq!(store.visible(&[mail]).await.unwrap(), [mail]);
