@@ -16,4 +16,5 @@ mod restores;
 mod smoke;
 mod support;
 mod trouble;
+mod whole;
 mod world;
