@@ -83,8 +83,9 @@ impl Text {
              WHERE id IN ({list}) AND kind IN (1, 2) AND queue = '{queue}'"
         );
         match self.flavour {
-            // One statement that reads in autocommit: a reader that stays is in a writer's way.
-            Flavour::Sqlite => select,
+            // Ended in the same text: a reader that stays is in a writer's way. On a connection that came
+            // back with a transaction open, where what is not committed is seen, the BEGIN fails.
+            Flavour::Sqlite => format!("BEGIN; {select}; COMMIT"),
             _ => format!("{}{select}; COMMIT", self.begin()),
         }
     }
