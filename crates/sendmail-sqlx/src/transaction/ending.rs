@@ -6,6 +6,7 @@ use std::time::Duration;
 use sendmail_core::{
     Decision, DecisionStore, Dialect, Error, ErrorKind, QueueId, Result, Timestamp,
 };
+use sqlx::Connection as _;
 use sqlx_core::transaction::TransactionManager;
 use tokio::task::JoinHandle;
 
@@ -83,7 +84,8 @@ impl<DB: Engine> InDoubt<DB> {
     async fn settle(&self, why: Error) -> Commit<DB> {
         let mut pause = ASK_PAUSE;
         for _ in 0..ASK_TRIES {
-            match self.ask().await {
+            // Some tries take a minute or so, whatever the clock says: the marker is there.
+            match self.store.fence(self.marker, ASK_WAIT).await {
                 Ok(Decision::Committed) => return Commit::Committed,
                 Ok(Decision::Aborted) => return Commit::RolledBack(why),
                 Ok(Decision::Unfinished) | Err(_) => {}
@@ -126,6 +128,13 @@ impl<DB: Engine> Ending<DB> {
 /// committed; after it was sent only an `Ok` or the marker itself say that it is.
 async fn end<DB: Engine>(mut lease: Lease<DB>, in_doubt: InDoubt<DB>) -> Result<Commit<DB>> {
     let clock = &*in_doubt.store.inner.clock;
+    // SQLite's driver counts a nested transaction that was dropped until its thread has rolled it back.
+    if DB::DIALECT == Dialect::Sqlite {
+        let caught_up = async { lease.ping().await.map_err(|error| from_sqlx(COMMIT, error)) };
+        if let Err(error) = bounded(clock, CALL, COMMIT, caught_up).await {
+            return Ok(Commit::RolledBack(error));
+        }
+    }
     if DB::TransactionManager::get_transaction_depth(&lease) > 1 {
         let message = "a nested transaction was neither committed nor rolled back";
         return Ok(Commit::RolledBack(Error::new(ErrorKind::InvalidState, COMMIT, message)));
@@ -145,10 +154,13 @@ async fn end<DB: Engine>(mut lease: Lease<DB>, in_doubt: InDoubt<DB>) -> Result<
             Ok(Commit::Committed)
         }
         Err(error) => {
+            // A COMMIT that was given up may still succeed, after which the driver confirms the ROLLBACK
+            // of nothing.
+            let answered = error.kind() != ErrorKind::Timeout;
             // It gives its connection back first: the fence may need it.
             let rolled_back = roll_back(lease, &in_doubt).await;
             // SQLite rolls back only what is open; a server says yes to a ROLLBACK of nothing.
-            if rolled_back && DB::DIALECT == Dialect::Sqlite {
+            if answered && rolled_back && DB::DIALECT == Dialect::Sqlite {
                 return Ok(Commit::RolledBack(error));
             }
             Ok(in_doubt.settle(error).await)
