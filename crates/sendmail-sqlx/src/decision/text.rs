@@ -61,6 +61,8 @@ impl Text {
             Flavour::MySql => {
                 "SELECT 'innodb_flush_log_at_trx_commit', \
                  CAST(@@global.innodb_flush_log_at_trx_commit AS CHAR); \
+                 SELECT 'log_bin', CAST(@@global.log_bin AS CHAR); \
+                 SELECT 'sync_binlog', CAST(@@global.sync_binlog AS CHAR); \
                  SELECT 'version', VERSION()"
             }
             Flavour::Sqlite => {
@@ -181,18 +183,18 @@ impl Text {
     /// Deletes own rows of mail by their keys.
     pub(crate) fn forget(&self, ids: &[QueueId]) -> String {
         let (queue, list) = (&self.queue, self.list(ids));
-        format!(
+        self.alone(format!(
             "DELETE FROM sendmail_marker WHERE id IN ({list}) AND kind = 1 AND queue = '{queue}'"
-        )
+        ))
     }
 
     /// Own rows of mail that are older than `age`, the oldest ids first.
     pub(crate) fn remembered(&self, age: Duration, limit: usize) -> String {
         let (id, queue, old) = (self.id(), &self.queue, self.older_than(age));
-        format!(
+        self.alone(format!(
             "SELECT {id} FROM sendmail_marker WHERE queue = '{queue}' AND kind = 1 AND {old} \
              ORDER BY sendmail_marker.id LIMIT {limit}"
-        )
+        ))
     }
 
     /// The next `limit` rows in the order of their keys, whosesoever, and which of them have had their
@@ -200,19 +202,19 @@ impl Text {
     pub(crate) fn page(&self, after: Option<QueueId>, limit: usize) -> String {
         let (id, queue, old) = (self.id(), &self.queue, self.older_than(KEEP));
         let after = after.map(|after| format!("WHERE id > {} ", self.literal(after)));
-        format!(
+        self.alone(format!(
             "SELECT {id}, CASE WHEN queue = '{queue}' AND kind IN (2, 3) AND {old} \
              THEN '1' ELSE '0' END FROM sendmail_marker {}ORDER BY sendmail_marker.id LIMIT {limit}",
             after.unwrap_or_default()
-        )
+        ))
     }
 
     /// Deletes own tombstones and transaction markers by their keys.
     pub(crate) fn bury(&self, ids: &[QueueId]) -> String {
         let (queue, list) = (&self.queue, self.list(ids));
-        format!(
+        self.alone(format!(
             "DELETE FROM sendmail_marker WHERE id IN ({list}) AND kind IN (2, 3) AND queue = '{queue}'"
-        )
+        ))
     }
 
     /// Inserts markers of `kind` in the transaction that is open.
@@ -242,6 +244,15 @@ impl Text {
             "INSERT INTO sendmail_marker (id, kind, queue{column}) \
              VALUES ({id}, {kind}, '{queue}'{value})"
         )
+    }
+
+    /// `statement` in a transaction of its own. A session may begin one by itself, and would give its
+    /// connection back with it open; another's level of isolation could fail an application's transaction.
+    fn alone(&self, statement: String) -> String {
+        match self.flavour {
+            Flavour::Sqlite => statement,
+            Flavour::Postgres | Flavour::MySql => format!("{}{statement}; COMMIT", self.begin()),
+        }
     }
 
     fn older_than(&self, age: Duration) -> String {
@@ -337,6 +348,17 @@ mod tests {
         );
         let plain = text(Flavour::MySql).tombstones(&[id]);
         assert!(plain.ends_with("'queue-1')"), "duplicates must be an error there: {plain}");
+    }
+
+    #[test]
+    fn housekeeping_leaves_no_transaction_open_where_a_session_begins_one_by_itself() {
+        for flavour in [Flavour::Postgres, Flavour::MySql] {
+            let (text, ids) = (text(flavour), [QueueId::from_bytes([0xab; 16])]);
+            let page = text.page(None, 1);
+            for said in [text.forget(&ids), text.bury(&ids), text.remembered(KEEP, 1), page] {
+                assert!(said.starts_with(text.begin()) && said.ends_with("; COMMIT"), "{said}");
+            }
+        }
     }
 
     proptest! {
