@@ -154,13 +154,16 @@ async fn end<DB: Engine>(mut lease: Lease<DB>, in_doubt: InDoubt<DB>) -> Result<
             Ok(Commit::Committed)
         }
         Err(error) => {
-            // A COMMIT that was given up may still succeed, after which the driver confirms the ROLLBACK
-            // of nothing.
-            let answered = error.kind() != ErrorKind::Timeout;
+            if error.kind() == ErrorKind::Timeout {
+                // It may still succeed, after which SQLite's driver confirms the ROLLBACK of nothing, and
+                // ignores that of whoever has the connection next: it is closed.
+                drop(lease);
+                return Ok(in_doubt.settle(error).await);
+            }
             // It gives its connection back first: the fence may need it.
             let rolled_back = roll_back(lease, &in_doubt).await;
             // SQLite rolls back only what is open; a server says yes to a ROLLBACK of nothing.
-            if answered && rolled_back && DB::DIALECT == Dialect::Sqlite {
+            if rolled_back && DB::DIALECT == Dialect::Sqlite {
                 return Ok(Commit::RolledBack(error));
             }
             Ok(in_doubt.settle(error).await)
