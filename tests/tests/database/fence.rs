@@ -107,6 +107,31 @@ fn insert<DB: Fenced>(id: QueueId, queue: &ResourceId) -> &'static str {
     text(format!("INSERT INTO sendmail_marker (id, kind, queue) VALUES ({key}, 1, '{queue}')"))
 }
 
+/// On a pool of one, whose connection came back with a transaction open that nobody will commit: its marker
+/// is not seen, and what it wrote is never committed by our asking.
+async fn left_open<DB: Fenced>(test: &str) {
+    let Some(pool) = pool_of::<DB>(test, None, 1).await else { return };
+    let store = store(&pool).await;
+    let id = fresh();
+    let mut connection = pool.acquire().await.unwrap();
+    DB::execute(&mut connection, "BEGIN").await.unwrap();
+    DB::execute(&mut connection, insert::<DB>(id, &queue())).await.unwrap();
+    drop(connection);
+    // Refused, or not seen; a connection that is refused is closed, and the next one is another.
+    assert_eq!(store.visible(&[id]).await.unwrap_or_default(), []);
+    assert_eq!(store.visible(&[id]).await.unwrap(), []);
+    let mut answer = store.fence(id, Duration::from_secs(1)).await;
+    for _ in 0..100 {
+        // The server may still be ending the session that was closed.
+        if matches!(answer, Ok(Decision::Aborted)) {
+            break;
+        }
+        assert!(!matches!(answer, Ok(Decision::Committed)), "{answer:?}");
+        answer = store.fence(id, Duration::from_secs(1)).await;
+    }
+    assert_eq!(answer.unwrap(), Decision::Aborted);
+}
+
 /// The suite's database: one with the usual sessions, one whose sessions are serializable.
 struct Harness<DB: Fenced, const STRICT: bool> {
     pool: Pool<DB>,
@@ -199,6 +224,7 @@ fn mariadb_keeps_the_contract_whatever_its_sessions_isolation() {
 on_each_server! {
     a_hundred_agree => a_hundred_fences_agree_on_postgres, a_hundred_fences_agree_on_mariadb;
     a_missing_table => a_dropped_table_on_postgres, a_dropped_table_on_mariadb;
+    left_open => left_open_on_postgres, left_open_on_mariadb;
     a_session_is_left_alone => postgres_sessions_are_left_alone, mariadb_sessions_are_left_alone;
 }
 

@@ -46,6 +46,15 @@ pub(crate) fn relaxed(rows: &Rows) -> Vec<String> {
             "{flush} is {setting}: a crash can forget what was committed; set it to 1"
         ));
     }
+    // With a binary log it is that log which says after a crash what was committed.
+    if value(rows, "log_bin").is_some_and(|said| !is_off(said))
+        && let Some(setting) = value(rows, "sync_binlog").filter(|setting| *setting != "1")
+    {
+        found.push(format!(
+            "sync_binlog is {setting}, and the binary log is on: a crash can forget what was committed; \
+             set it to 1"
+        ));
+    }
     found.extend(relaxed_sqlite(rows));
     found
 }
@@ -127,6 +136,9 @@ mod tests {
             (&[("fsync", "off"), ("full_page_writes", "off"), ("synchronous_commit", "off")], 3),
             (&[("innodb_flush_log_at_trx_commit", "1")], 0),
             (&[("innodb_flush_log_at_trx_commit", "2")], 1),
+            (&[("log_bin", "0"), ("sync_binlog", "0")], 0),
+            (&[("log_bin", "1"), ("sync_binlog", "1")], 0),
+            (&[("log_bin", "1"), ("sync_binlog", "0")], 1),
             (&[("innodb_flush_log_at_trx_commit", "0")], 1),
             (&[("journal_mode", "wal"), ("synchronous", "2")], 0),
             (&[("journal_mode", "wal"), ("synchronous", "1")], 1),

@@ -152,8 +152,9 @@ async fn fence_open<DB: Speak>(
     open: &[QueueId],
 ) -> Result<HashMap<QueueId, Found>, Trouble> {
     if let Err(trouble) = run(lease, text.begin().to_owned()).await {
-        // Nothing was begun, so that there is nothing to roll back.
-        lease.in_order(true);
+        // Nothing was begun, so that there is nothing to roll back. But a transaction that somebody else
+        // left open is ended by closing the connection.
+        lease.in_order(trouble.meaning() == Meaning::Unfinished);
         return Err(trouble);
     }
     let states = match run(lease, text.tombstones(open)).await {

@@ -25,10 +25,21 @@ pub(crate) struct Text {
 impl Text {
     /// Begins a transaction in which every statement sees what is committed when it starts, and no other
     /// isolation level that the session may have by default matters.
+    ///
+    /// A pool may give a connection on which somebody has left a transaction open. In it, what is not
+    /// committed would be seen, and be committed by us. PostgreSQL only warns of a second BEGIN, so that the
+    /// text fails by itself if anything was written before; MariaDB would commit what was left, which is
+    /// therefore rolled back (without `autocommit` a read is enough to leave one); SQLite refuses.
     pub(crate) fn begin(&self) -> &'static str {
         match self.flavour {
-            Flavour::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED; ",
-            Flavour::MySql => "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION; ",
+            Flavour::Postgres => {
+                "BEGIN ISOLATION LEVEL READ COMMITTED; \
+                 SELECT 1 WHERE 1 = CAST(CASE WHEN pg_current_xact_id_if_assigned() IS NULL THEN '0' \
+                 ELSE 'the pool gave a connection that was left in a transaction' END AS int); "
+            }
+            Flavour::MySql => {
+                "ROLLBACK; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION; "
+            }
             Flavour::Sqlite => "BEGIN IMMEDIATE; ",
         }
     }
@@ -61,6 +72,8 @@ impl Text {
             Flavour::MySql => {
                 "SELECT 'innodb_flush_log_at_trx_commit', \
                  CAST(@@global.innodb_flush_log_at_trx_commit AS CHAR); \
+                 SELECT 'log_bin', CAST(@@global.log_bin AS CHAR); \
+                 SELECT 'sync_binlog', CAST(@@global.sync_binlog AS CHAR); \
                  SELECT 'version', VERSION()"
             }
             Flavour::Sqlite => {
@@ -83,8 +96,9 @@ impl Text {
              WHERE id IN ({list}) AND kind IN (1, 2) AND queue = '{queue}'"
         );
         match self.flavour {
-            // One statement that reads in autocommit: a reader that stays is in a writer's way.
-            Flavour::Sqlite => select,
+            // Ended in the same text: a reader that stays is in a writer's way. On a connection that came
+            // back with a transaction open, where what is not committed is seen, the BEGIN fails.
+            Flavour::Sqlite => format!("BEGIN; {select}; COMMIT"),
             _ => format!("{}{select}; COMMIT", self.begin()),
         }
     }
@@ -185,10 +199,10 @@ impl Text {
     /// Own rows of mail that are older than `age`, the oldest ids first.
     pub(crate) fn remembered(&self, age: Duration, limit: usize) -> String {
         let (id, queue, old) = (self.id(), &self.queue, self.older_than(age));
-        format!(
+        self.alone(format!(
             "SELECT {id} FROM sendmail_marker WHERE queue = '{queue}' AND kind = 1 AND {old} \
              ORDER BY sendmail_marker.id LIMIT {limit}"
-        )
+        ))
     }
 
     /// The next `limit` rows in the order of their keys, whosesoever, and which of them have had their
@@ -196,11 +210,11 @@ impl Text {
     pub(crate) fn page(&self, after: Option<QueueId>, limit: usize) -> String {
         let (id, queue, old) = (self.id(), &self.queue, self.older_than(KEEP));
         let after = after.map(|after| format!("WHERE id > {} ", self.literal(after)));
-        format!(
+        self.alone(format!(
             "SELECT {id}, CASE WHEN queue = '{queue}' AND kind IN (2, 3) AND {old} \
              THEN '1' ELSE '0' END FROM sendmail_marker {}ORDER BY sendmail_marker.id LIMIT {limit}",
             after.unwrap_or_default()
-        )
+        ))
     }
 
     /// Deletes own tombstones and transaction markers by their keys.
@@ -211,17 +225,15 @@ impl Text {
     /// Deletes own rows of `kinds` by their keys, and waits for no row but those.
     ///
     /// InnoDB locks what a deletion looks at, and would look at the whole table where most of it is named:
-    /// it would wait for every transaction that is open. Therefore it must use the key, and lock no gaps.
+    /// it would wait for every transaction that is open. Therefore it must use the key, and, by READ
+    /// COMMITTED, lock no gaps.
     fn delete(&self, ids: &[QueueId], kinds: &str) -> String {
         let from = match self.flavour {
-            Flavour::MySql => {
-                "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; \
-                 DELETE m FROM sendmail_marker AS m FORCE INDEX (PRIMARY)"
-            }
+            Flavour::MySql => "DELETE m FROM sendmail_marker AS m FORCE INDEX (PRIMARY)",
             Flavour::Postgres | Flavour::Sqlite => "DELETE FROM sendmail_marker",
         };
         let (queue, list) = (&self.queue, self.list(ids));
-        format!("{from} WHERE id IN ({list}) AND {kinds} AND queue = '{queue}'")
+        self.alone(format!("{from} WHERE id IN ({list}) AND {kinds} AND queue = '{queue}'"))
     }
 
     /// Inserts markers of `kind` in the transaction that is open.
@@ -251,6 +263,15 @@ impl Text {
             "INSERT INTO sendmail_marker (id, kind, queue{column}) \
              VALUES ({id}, {kind}, '{queue}'{value})"
         )
+    }
+
+    /// `statement` in a transaction of its own. A session may begin one by itself, and would give its
+    /// connection back with it open; another's level of isolation could fail an application's transaction.
+    fn alone(&self, statement: String) -> String {
+        match self.flavour {
+            Flavour::Sqlite => statement,
+            Flavour::Postgres | Flavour::MySql => format!("{}{statement}; COMMIT", self.begin()),
+        }
     }
 
     fn older_than(&self, age: Duration) -> String {
@@ -346,6 +367,17 @@ mod tests {
         );
         let plain = text(Flavour::MySql).tombstones(&[id]);
         assert!(plain.ends_with("'queue-1')"), "duplicates must be an error there: {plain}");
+    }
+
+    #[test]
+    fn housekeeping_leaves_no_transaction_open_where_a_session_begins_one_by_itself() {
+        for flavour in [Flavour::Postgres, Flavour::MySql] {
+            let (text, ids) = (text(flavour), [QueueId::from_bytes([0xab; 16])]);
+            let page = text.page(None, 1);
+            for said in [text.forget(&ids), text.bury(&ids), text.remembered(KEEP, 1), page] {
+                assert!(said.starts_with(text.begin()) && said.ends_with("; COMMIT"), "{said}");
+            }
+        }
     }
 
     proptest! {

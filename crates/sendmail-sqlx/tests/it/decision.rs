@@ -154,6 +154,38 @@ async fn a_fence_that_found_the_file_busy_leaves_its_connection_as_it_was() {
 }
 
 #[tokio::test]
+async fn a_connection_that_came_back_with_an_open_transaction_decides_nothing() {
+    for mode in MODES {
+        let scene = Scene::new(mode).await;
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(scene.options())
+            .await
+            .unwrap();
+        let store = store(&pool).await;
+        for (marks, fences) in [(true, false), (false, true)] {
+            let mut connection = pool.acquire().await.unwrap();
+            sqlx::raw_sql("BEGIN").execute(&mut *connection).await.unwrap();
+            let id = fresh();
+            if marks {
+                let mark = "INSERT INTO sendmail_marker (id, kind, queue) VALUES (?, 1, 'queue-1')";
+                let mark = sqlx::query(mark).bind(&id.as_bytes()[..]);
+                mark.execute(&mut *connection).await.unwrap();
+            }
+            drop(connection);
+            if fences {
+                assert!(store.fence(id, Duration::ZERO).await.is_err(), "{mode:?}");
+            } else {
+                assert!(store.visible(&[id]).await.is_err(), "{mode:?}");
+            }
+            // It was closed, which rolled back what nobody had committed.
+            assert_eq!(store.visible(&[id]).await.unwrap(), [], "{mode:?}");
+            assert_eq!(store.fence(id, Duration::ZERO).await.unwrap(), Decision::Aborted);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_fence_that_is_dropped_at_any_poll_leaves_nothing_open() {
     for mode in MODES {
         let scene = Scene::new(mode).await;

@@ -1,11 +1,14 @@
 //! Honest commits on SQLite: what `commit` tells is what the table holds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sendmail_core::{
-    DataManager, Decision, DecisionStore, ErrorKind, PrepareContext, Timestamp, TransactionId, Vote,
+    Clock, DataManager, Decision, DecisionStore, ErrorKind, PrepareContext, Timestamp,
+    TransactionId, Vote,
 };
 use sendmail_sqlx::{Commit, MailTransaction, SqlDataManager, SqlDecisionStore};
+use sendmail_testkit::ManualClock;
 use sendmail_testkit::suite::external::Owner;
 use sqlx::sqlite::{SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{Connection, Sqlite, SqlitePool};
@@ -109,6 +112,19 @@ async fn nested_transactions_are_sqlx_s_own_and_a_forgotten_one_commits_nothing(
 }
 
 #[tokio::test]
+async fn a_nested_transaction_that_was_just_dropped_keeps_nothing_from_committing() {
+    let scene = Scene::new(SqliteJournalMode::Wal).await;
+    let store = quick(&scene.pool).await;
+    for count in 1..=50 {
+        let mut tx = store.begin().await.unwrap();
+        order(&mut tx).await;
+        drop((*tx).begin().await.unwrap());
+        let told = tx.commit().await.unwrap();
+        assert!(matches!(told, Commit::Committed), "{count}: {told:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_commit_that_is_dropped_at_any_poll_is_whole() {
     for mode in MODES {
         let scene = Scene::new(mode).await;
@@ -179,6 +195,34 @@ async fn a_commit_that_meets_readers_is_repeated_and_then_rolled_back() {
     tokio::task::yield_now().await;
     sqlx::raw_sql("ROLLBACK").execute(&mut *reader).await.unwrap();
     assert!(matches!(commit.await.unwrap().unwrap(), Commit::Committed));
+    assert_eq!(scene.orders().await, 1);
+}
+
+#[tokio::test]
+async fn a_commit_that_was_given_up_and_succeeds_is_told_as_committed_though_the_clock_went_back() {
+    let scene = Scene::new(SqliteJournalMode::Delete).await;
+    let options = scene.options().busy_timeout(Duration::from_secs(60));
+    let pool = SqlitePoolOptions::new().max_connections(2).connect_with(options).await.unwrap();
+    let impatient = scene.options().busy_timeout(Duration::ZERO);
+    let impatient = SqlitePoolOptions::new().connect_with(impatient).await.unwrap();
+    let clock = ManualClock::default();
+    let store = SqlDecisionStore::connect(pool, Arc::new(clock.clone()), queue()).await.unwrap();
+    let mut reader = scene.pool.acquire().await.unwrap();
+    sqlx::raw_sql("BEGIN; SELECT * FROM orders").execute(&mut *reader).await.unwrap();
+    let mut tx = store.begin().await.unwrap();
+    order(&mut tx).await;
+    let began = clock.now();
+    let commit = tokio::spawn(tx.commit());
+    // A COMMIT that waits for readers lets no new one in.
+    while sqlx::raw_sql("SELECT * FROM orders").execute(&impatient).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    clock.advance(Duration::from_secs(60));
+    clock.until_asleep(1).await;
+    clock.set(Timestamp::from_millis(began.as_millis() - 1000));
+    sqlx::raw_sql("ROLLBACK").execute(&mut *reader).await.unwrap();
+    let told = commit.await.unwrap().unwrap();
+    assert!(matches!(told, Commit::Committed), "{told:?}");
     assert_eq!(scene.orders().await, 1);
 }
 

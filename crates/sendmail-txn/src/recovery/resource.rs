@@ -251,12 +251,27 @@ impl Recovery {
         if self.is_frozen().await {
             return Ok(());
         }
-        if !known.is_empty() {
-            // That it is known is not yet that it is durable: whoever published it may have died before
-            // the sync.
-            self.store.publish(&known).await?;
-            resource.oracle.forget(&known).await?;
-            report.forgotten += known.len();
+        // That it is known is not yet that it is durable: whoever published it may have died before the
+        // sync.
+        let mut durable = known.clone();
+        if !known.is_empty() && self.store.publish(&known).await.is_err() {
+            // One that cannot be published, such as a copy that a restore brought back, keeps none back.
+            durable.clear();
+            for id in &known {
+                match self.store.publish(&[*id]).await {
+                    Ok(()) => durable.push(*id),
+                    Err(error) => report.messages.push(Recovered {
+                        id: *id,
+                        resource: Some(resource.id()),
+                        finding: Finding::Committed,
+                        action: Action::Failed(error),
+                    }),
+                }
+            }
+        }
+        if !durable.is_empty() {
+            resource.oracle.forget(&durable).await?;
+            report.forgotten += durable.len();
         }
         let known: HashSet<QueueId> = known.into_iter().collect();
         let missing = left.into_iter().filter(|id| !known.contains(id)).map(|id| Recovered {
