@@ -264,11 +264,11 @@ impl<DB: Fenced + Rows> Load<DB> {
 
     /// Fences the youngest, one after the other as recovery does, or all at once.
     async fn fence(self: Arc<Self>, number: usize) {
-        let wait = Duration::from_millis(if number % 3 == 0 { 0 } else { 50 });
+        let wait = Duration::from_millis(if number.is_multiple_of(3) { 0 } else { 50 });
         while !self.is_done() {
             let asking = self.asking.read().await;
             let ids = self.youngest().await;
-            let answers = if number % 2 == 0 {
+            let answers = if number.is_multiple_of(2) {
                 self.decisions.fence_all(&ids, wait).await
             } else {
                 self.fence_at_once(&ids, wait).await
@@ -336,6 +336,7 @@ impl<DB: Fenced + Rows> Load<DB> {
     }
 
     /// Settles what is left, and compares all that was said with the rows.
+    #[expect(clippy::print_stdout, reason = "a test of load tells how much there was")]
     async fn judge(&self, test: &str, refused: usize) {
         let left = self.undecided(true).await;
         self.note(self.decisions.fence_all(&left, Duration::from_secs(1)).await);
