@@ -6,7 +6,8 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use super::daemon::End;
-use super::{Engine, Place, Server, output};
+use super::scratch::Scratch;
+use super::{Engine, Place, Server, free_port, output};
 use crate::Result;
 use crate::programs;
 
@@ -82,6 +83,33 @@ impl Engine for PostgresEngine {
     fn shared() -> &'static OnceLock<Result<Server<Self>, String>> {
         static SHARED: OnceLock<Result<Server<PostgresEngine>, String>> = OnceLock::new();
         &SHARED
+    }
+}
+
+impl Server<PostgresEngine> {
+    /// A standby that follows this server by streaming: a copy of what is committed, on a port of its own,
+    /// with the same password. It is promoted by `pg_promote()`.
+    ///
+    /// # Errors
+    ///
+    /// The copy cannot be made, or does not start; the error has the end of its log.
+    pub fn standby(&self) -> Result<Self> {
+        let bin = self.engine.bin.clone();
+        let account = self.place.account;
+        let scratch = Scratch::new("standby", &account)?;
+        let (port, password) = (free_port()?, self.place.password.clone());
+        let place = Place { scratch, account, port, password };
+        let mut copy = place.command(&bin.join("pg_basebackup"));
+        copy.env("PGPASSWORD", &place.password);
+        copy.args(["--host=127.0.0.1", "--username=postgres", "--checkpoint=fast", "--no-sync"]);
+        // It writes who is to be followed, and by which password, beside the data.
+        copy.args(["--wal-method=stream", "--write-recovery-conf"]);
+        copy.arg(format!("--port={}", self.place.port)).arg("--pgdata").arg(data(&place));
+        output(&mut copy)?;
+        let settings = self.settings.clone();
+        let mut standby = Self { engine: PostgresEngine { bin }, daemon: None, place, settings };
+        standby.launch()?;
+        Ok(standby)
     }
 }
 
