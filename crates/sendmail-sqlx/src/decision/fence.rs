@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use sendmail_core::{Decision, QueueId, ResourceId};
+use sendmail_core::{Decision, QueueId, ResourceId, Timestamp};
 use sqlx::Pool;
 
 use super::codes::Meaning;
@@ -42,11 +42,12 @@ async fn roll_back<DB: Speak>(lease: &mut Lease<DB>, text: &Text) {
     lease.in_order(rolled_back);
 }
 
-/// Which of `ids` are visible as committed, each of at most some hundreds.
+/// Which of `ids` are visible as committed, each of at most some hundreds, and durably so.
 pub(crate) async fn visible<DB: Speak>(
     lease: &mut Lease<DB>,
     text: &Text,
     ids: &[QueueId],
+    now: Timestamp,
 ) -> Result<Vec<QueueId>, Trouble> {
     // Outside of a fence nothing of the session was changed, so that there is nothing to put back: an
     // error closes the connection, since the server may have left the transaction open.
@@ -57,7 +58,29 @@ pub(crate) async fn visible<DB: Speak>(
         [tag, id] if tag == "marker" => Some(parse_id(id)),
         _ => None,
     });
-    markers.collect::<Option<_>>().ok_or(Trouble::Odd("an id in sendmail_marker is malformed"))
+    let markers: Option<Vec<QueueId>> = markers.collect();
+    let markers = markers.ok_or(Trouble::Odd("an id in sendmail_marker is malformed"))?;
+    if !markers.is_empty() {
+        make_durable(lease, text, now).await?;
+    }
+    Ok(markers)
+}
+
+/// Returns when what was seen as committed cannot be forgotten any more.
+///
+/// Invariant: nothing is called committed on MariaDB and MySQL before this. InnoDB shows a commit to others
+/// before it has written it to its log, and a server that is killed in between has never heard of it. A
+/// transaction of our own that comes later in the log is durable only when the earlier ones are.
+/// PostgreSQL and SQLite show a commit when it is durable.
+async fn make_durable<DB: Speak>(
+    lease: &mut Lease<DB>,
+    text: &Text,
+    now: Timestamp,
+) -> Result<(), Trouble> {
+    let Some(write) = text.write_behind(QueueId::mint(now)) else { return Ok(()) };
+    run(lease, write).await?;
+    lease.in_order(true);
+    Ok(())
 }
 
 /// Fences one id on a server, in a transaction of its own.
@@ -69,6 +92,7 @@ pub(crate) async fn fence_one<DB: Speak>(
     id: QueueId,
     wait: Duration,
     bound: Duration,
+    now: Timestamp,
 ) -> Found {
     if let Err(trouble) = run(lease, text.fence(id, wait, bound)).await
         && trouble.meaning() != Meaning::Exists
@@ -91,6 +115,7 @@ pub(crate) async fn fence_one<DB: Speak>(
         }
         Ok(Row::Owner) => {
             roll_back(lease, text).await;
+            make_durable(lease, text, now).await?;
             Ok(Decision::Committed)
         }
         Ok(Row::Foreign) => {
@@ -118,9 +143,10 @@ pub(crate) async fn fence_file<DB: Speak>(
     text: &Text,
     ids: &[QueueId],
     wait: Duration,
+    now: Timestamp,
 ) -> Result<HashMap<QueueId, Found>, Trouble> {
     let mut lease = take(pool).await?;
-    let committed = visible(&mut lease, text, ids).await?;
+    let committed = visible(&mut lease, text, ids, now).await?;
     let mut found: HashMap<QueueId, Found> =
         committed.iter().map(|id| (*id, Ok(Decision::Committed))).collect();
     let open: Vec<QueueId> = ids.iter().filter(|id| !found.contains_key(id)).copied().collect();

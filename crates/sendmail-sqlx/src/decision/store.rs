@@ -154,7 +154,8 @@ impl<DB: Engine> SqlDecisionStore<DB> {
                     Some(lease) => lease,
                     None => take(pool).await.map_err(|trouble| self.error(FENCE, trouble))?,
                 };
-                let found: Found = fence::fence_one(&mut lease, text, *id, wait, bound).await;
+                let found: Found =
+                    fence::fence_one(&mut lease, text, *id, wait, bound, before).await;
                 Ok((lease, found))
             };
             let answer = match bounded(&*self.inner.clock, bound, FENCE, one).await {
@@ -193,8 +194,14 @@ impl<DB: Engine> SqlDecisionStore<DB> {
             let wait = timeout.max(self.inner.lock_wait);
             let bound = wait.saturating_mul(2).saturating_add(CALL);
             let work = async {
-                let found =
-                    fence::fence_file(&self.inner.pool, &self.inner.text, chunk, wait).await;
+                let found = fence::fence_file(
+                    &self.inner.pool,
+                    &self.inner.text,
+                    chunk,
+                    wait,
+                    self.inner.clock.now(),
+                )
+                .await;
                 found.map_err(|trouble| self.error(FENCE, trouble))
             };
             match bounded(&*self.inner.clock, bound, FENCE, work).await {
@@ -230,7 +237,7 @@ impl<DB: Engine> DecisionStore for SqlDecisionStore<DB> {
         for chunk in ids.chunks(CHUNK) {
             let work = async {
                 let mut lease = take(&self.inner.pool).await?;
-                fence::visible(&mut lease, &self.inner.text, chunk).await
+                fence::visible(&mut lease, &self.inner.text, chunk, self.inner.clock.now()).await
             };
             let work = async { work.await.map_err(|trouble| self.error(VISIBLE, trouble)) };
             found.extend(bounded(&*self.inner.clock, CALL, VISIBLE, work).await?);

@@ -103,6 +103,18 @@ impl Text {
         }
     }
 
+    /// A transaction that writes, and leaves nothing, where a commit can be seen before it is durable.
+    pub(crate) fn write_behind(&self, fresh: QueueId) -> Option<String> {
+        match self.flavour {
+            Flavour::MySql => {
+                let (insert, id) = (self.markers(&[fresh], 2), self.literal(fresh));
+                let delete = format!("DELETE FROM sendmail_marker WHERE id = {id}");
+                Some(self.alone(format!("{insert}; {delete}")))
+            }
+            Flavour::Postgres | Flavour::Sqlite => None,
+        }
+    }
+
     /// What is needed before a fence's transaction, on a server: how long it may wait for a lock.
     /// `bound` is more than that, and ends a statement that hangs for other reasons.
     fn waiting(&self, wait: Duration, bound: Duration) -> String {
