@@ -1,7 +1,7 @@
 //! `sendmail-queue`: a transactional mail queue as a daemon and a command line.
 //!
 //! This is the one place that names concrete layers and puts them together: the Maildir queue, the
-//! SMTP and the program mailer, the transaction manager and the processor.
+//! SMTP and the program mailer, the databases of sqlx, the transaction manager and the processor.
 
 mod args;
 mod commands;

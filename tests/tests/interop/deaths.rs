@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 use sendmail_testkit::smtp::{At, Do, Gate, Script, ScriptedServer};
 use serde_json::Value;
+use tokio::process::Command;
 
 use crate::support::{Daemon, Queue, files_in, mail, subjects, until};
 
@@ -166,7 +167,9 @@ async fn a_second_signal_stops_at_once_and_loses_nothing() {
 
 /// A producer that has got as far as `prepared`, before its commit, or `decided`, before it publishes.
 async fn producer(queue: &Queue, until: &str) -> Daemon {
-    let victim = Daemon::start(queue.command(["demo-victim", until]));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_half-transaction"));
+    command.arg(queue.path()).arg(until);
+    let victim = Daemon::start(command);
     victim.wait_for("the victim", |line| (line == "ready").then_some(())).await;
     let staged = queue.list().await;
     assert_eq!(staged.len(), 2);
