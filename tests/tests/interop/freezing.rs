@@ -32,6 +32,9 @@ async fn a_frozen_queue_takes_mail_and_neither_sends_nor_decides() {
         let done = queue.run(words).await;
         assert!(done.stderr.contains("frozen"), "{done:?}");
     }
+    // Two messages wait.
+    let once = ["--database", &url, "--relay", &sink.url(), "run", "--once"];
+    queue.run(once).await.exits(75);
     assert!(sink.messages().is_empty());
 
     // The daemon stays up, says so, and goes on when it may.

@@ -195,7 +195,9 @@ fn finding(finding: &Finding) -> (&'static str, String) {
         Finding::Aborted => ("aborted", "its transaction rolled back"),
         Finding::Unfinished => ("unfinished", "its transaction is not finished"),
         Finding::InProgress => ("in-progress", "its transaction is in progress"),
-        Finding::UnknownResource => (UNKNOWN_RESOURCE, "nobody who is configured here decides it"),
+        Finding::UnknownResource => {
+            (UNKNOWN_RESOURCE, "none of those that could be asked decides it")
+        }
         Finding::NoAnswer(error) => {
             return ("no-answer", format!("who decides it could not be asked: {error}"));
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sendmail_core::{EventSink, MailEvent};
+use sendmail_core::{EntryState, EventSink, MailEvent, QueueAdmin, StateCount};
 use sendmail_processor::{QueueProcessor, RunSummary};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,6 +24,7 @@ pub(crate) async fn run(setup: &Setup, output: Output, run: &Run) -> Result<Code
         output.remark("warning", warning);
     }
     let sink: Arc<dyn EventSink> = Arc::new(EventPrinter { output, quiet: run.quiet });
+    let admin = store.clone();
     let shared = Shared {
         store: Arc::new(store),
         clock: Setup::clock(),
@@ -50,8 +51,17 @@ pub(crate) async fn run(setup: &Setup, output: Output, run: &Run) -> Result<Code
         if run.once { processor.run_once_until(stop).await? } else { processor.run(stop).await? };
     mailer.close().await;
     output.line(|| summary.to_string(), || summary_json(&summary))?;
-    let waits = run.once && tell_in_doubt(&shared).await?;
+    let waits = run.once && (tell_in_doubt(&shared).await? | is_kept_frozen(&admin).await?);
     Ok(if run.once && (waits || !summary.is_complete()) { TEMPORARY } else { OK })
+}
+
+/// Whether there is something that is not delivered because the queue is frozen.
+async fn is_kept_frozen(store: &dyn QueueAdmin) -> Result<bool> {
+    let statistics = store.statistics().await?;
+    let waits = |count: &StateCount| {
+        matches!(count.state, EntryState::Staged | EntryState::Queued) && count.count > 0
+    };
+    Ok(statistics.frozen && statistics.states.iter().any(waits))
 }
 
 /// Says what is still in doubt after a single pass; returns whether some of it waits for somebody who is

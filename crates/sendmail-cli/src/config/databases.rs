@@ -74,7 +74,7 @@ impl DatabaseName {
         Self("default".to_owned())
     }
 
-    fn parse(text: String) -> Result<Self, &'static str> {
+    pub(crate) fn parse(text: String) -> Result<Self, &'static str> {
         let is_fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if text.is_empty() || text.len() > Self::MAX_LEN || !text.chars().all(is_fine) {
             return Err("a database's name is 1 to 64 letters, digits, `-` and `_`");
