@@ -7,7 +7,7 @@ use crate::shell::{Result, cargo, run};
 /// Runs the benchmarks, side by side with what they are compared with, in one run.
 #[derive(clap::Args)]
 pub(crate) struct Bench {
-    /// Which ones, `enqueue` or `drain`; all of them if none is named
+    /// Which ones, `enqueue`, `drain` or `commit`; all of them if none is named
     names: Vec<String>,
     /// Fewer and smaller rounds: whether it works, not how fast it is
     #[arg(long)]
