@@ -26,6 +26,7 @@ const BEGIN: &str = "begin a transaction";
 ///
 /// ```no_run
 /// # #[cfg(feature = "sqlite")] mod example {
+/// use sendmail_core::Decision;
 /// use sendmail_sqlx::{Commit, MailTransaction, SqlDecisionStore};
 ///
 /// # type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -35,7 +36,11 @@ const BEGIN: &str = "begin a transaction";
 /// match tx.commit().await? {
 ///     Commit::Committed => {}
 ///     Commit::RolledBack(why) => return Err(why.into()),
-///     Commit::Unknown(in_doubt) => drop(in_doubt.ask().await?),
+///     Commit::Unknown(in_doubt) => match in_doubt.ask().await? {
+///         Decision::Committed => {}
+///         Decision::Aborted => return Err("it was rolled back".into()),
+///         Decision::Unfinished => return Err("nobody knows yet; ask again".into()),
+///     },
 /// }
 /// # Ok(())
 /// # }
@@ -45,8 +50,9 @@ const BEGIN: &str = "begin a transaction";
 /// # Dropped, forgotten, killed
 ///
 /// Dropped before `commit` was first polled, it is rolled back. Once polled, a task of its own ends the
-/// transaction, whatever becomes of the future. Forgotten, or killed with the process or the runtime, its
-/// connection is closed sooner or later, and the database rolls back what it was not told to commit.
+/// transaction, whatever becomes of the future. Killed with the process or the runtime, its connection is
+/// closed, and the database rolls back what it was not told to commit. Forgotten (`mem::forget`), it stays
+/// open until the process ends, and its mail in doubt.
 pub struct MailTransaction<DB: Engine> {
     // Invariant: there until it is committed, rolled back or dropped, and not in order as long.
     lease: Option<Lease<DB>>,
