@@ -75,6 +75,20 @@ macro_rules! uuid_id {
     };
 }
 
+impl QueueId {
+    /// The time that it was minted for: the first 48 bits of a UUIDv7, in milliseconds (RFC 9562 section
+    /// 5.7). Nothing if it is no UUIDv7, and so none that was minted here.
+    #[must_use]
+    pub fn minted_at(&self) -> Option<Timestamp> {
+        if self.0.get_version_num() != 7 {
+            return None;
+        }
+        let [a, b, c, d, e, f, ..] = *self.as_bytes();
+        let millis = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+        i64::try_from(millis).ok().map(Timestamp::from_millis)
+    }
+}
+
 uuid_id!(QueueId, "queue id");
 uuid_id!(TransactionId, "transaction id");
 uuid_id!(EventId, "event id");
@@ -190,6 +204,15 @@ mod tests {
             assert_eq!(uuid.as_bytes()[12..], plain.as_bytes()[12..]);
         }
         assert!(with_counter(plain, 0x3f_ffff_ffff) < with_counter(plain, 0x40_0000_0000));
+    }
+
+    #[test]
+    fn an_id_tells_when_it_was_minted() {
+        for millis in [0, 1, 999, 1_764_000_000_123] {
+            let now = Timestamp::from_millis(millis);
+            assert_eq!(QueueId::mint(now).minted_at(), Some(now));
+        }
+        assert_eq!(QueueId::from_bytes([0xab; 16]).minted_at(), None);
     }
 
     #[test]

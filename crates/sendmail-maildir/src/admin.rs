@@ -11,7 +11,7 @@ use sendmail_core::{
 use crate::disk::{Dir, Kind};
 use crate::foreign;
 use crate::journal::log;
-use crate::name::{MessageName, minted_at};
+use crate::name::MessageName;
 use crate::queue::{Handle, Place, Queue, gone};
 use crate::reading::{Misfit, written_at};
 use crate::scan::{due_folders, lanes};
@@ -365,7 +365,7 @@ impl Queue {
                 }
                 let at = match MessageName::decode(file) {
                     Some(name) if !name.foreign => {
-                        minted_at(name.id).unwrap_or_else(|| written_at(dir, file))
+                        name.id.minted_at().unwrap_or_else(|| written_at(dir, file))
                     }
                     // Claimed once, so it was a message.
                     Some(_) => written_at(dir, file),

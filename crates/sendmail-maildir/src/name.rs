@@ -122,13 +122,6 @@ impl MessageName {
     }
 }
 
-/// When an id was minted: the first 48 bits of a UUIDv7. Nothing, if it is another kind of id.
-pub(crate) fn minted_at(id: QueueId) -> Option<Timestamp> {
-    let [a, b, c, d, e, f, version, ..] = *id.as_bytes();
-    let millis = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
-    (version >> 4 == 7).then(|| Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)))
-}
-
 /// Reads the name of an owner; nothing if it is not in its one spelling.
 pub(crate) fn parse_owner(text: &str) -> Option<OwnerId> {
     Uuid::try_parse(text).ok().filter(|owner| owner.to_string() == text)

@@ -8,7 +8,7 @@ use sendmail_core::{Error, QueueId, ResourceId, Result, Undecided};
 
 use crate::disk::{Dir, Kind};
 use crate::format::{self, Head, MAX_HEAD};
-use crate::name::{MessageName, OwnerId, minted_at};
+use crate::name::{MessageName, OwnerId};
 use crate::owner;
 use crate::queue::{Handle, Queue, lock};
 use crate::reading::written_at;
@@ -49,7 +49,7 @@ impl Queue {
                     }
                 };
                 let (id, staged) = (name.id, staged_for.is_some());
-                let since = minted_at(id).unwrap_or_else(|| written_at(dir, &name.encode()));
+                let since = id.minted_at().unwrap_or_else(|| written_at(dir, &name.encode()));
                 list.push(Undecided { id, resource, staged, since, owner_alive });
                 Ok(())
             };

@@ -53,7 +53,8 @@ impl Forgotten {
         // was left by such a one: it is deleted at once, and only once in the life of a process.
         let left = || {
             let age = between(self.flavour);
-            state.waiting.iter().any(|id| now.saturating_since(minted_at(*id)) >= age)
+            let is_old = |at| now.saturating_since(at) >= age;
+            state.waiting.iter().any(|id| id.minted_at().is_some_and(is_old))
         };
         is_due(self.flavour, state.waiting.len(), elapsed(state.last, now)) || state.fresh && left()
     }
@@ -121,13 +122,6 @@ impl Drop for Taken<'_> {
 /// A clock that was set back counts as if the time had passed: it may be far.
 fn elapsed(last: Timestamp, now: Timestamp) -> Duration {
     if now < last { Duration::MAX } else { now.saturating_since(last) }
-}
-
-/// The time in the first 48 bits of a UUIDv7.
-fn minted_at(id: QueueId) -> Timestamp {
-    let [a, b, c, d, e, f, ..] = *id.as_bytes();
-    let millis = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
-    Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
 }
 
 fn between(flavour: Flavour) -> Duration {
