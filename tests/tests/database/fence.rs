@@ -228,6 +228,33 @@ on_each_server! {
     a_session_is_left_alone => postgres_sessions_are_left_alone, mariadb_sessions_are_left_alone;
 }
 
+/// InnoDB shows a commit before its log has it. So whatever is answered as committed is preceded by a write
+/// of the same session, which is durable only if the earlier ones are; and it leaves nothing.
+#[tokio::test]
+async fn mariadb_is_written_to_before_anything_is_called_committed() {
+    let test = "mariadb_is_written_to_before_anything_is_called_committed";
+    let Some(pool) = pool_of::<MySql>(test, None, 1).await else { return };
+    let store = store(&pool).await;
+    let (committed, other) = (fresh(), fresh());
+    run(&pool, insert::<MySql>(committed, &queue())).await;
+    let writes = async || {
+        let sql = "SELECT CAST(SUM(variable_value) AS SIGNED) FROM information_schema.session_status \
+                   WHERE variable_name IN ('COM_INSERT', 'COM_DELETE')";
+        MySql::count(&pool, sql).await.unwrap()
+    };
+    let before = writes().await;
+    assert_eq!(store.visible(&[other]).await.unwrap(), []);
+    assert_eq!(writes().await, before, "nothing is called committed");
+    assert_eq!(store.visible(&[committed, other]).await.unwrap(), [committed]);
+    let seen = writes().await;
+    assert_eq!(seen, before + 2);
+    let fenced = store.fence(committed, Duration::ZERO).await.unwrap();
+    assert_eq!(fenced, Decision::Committed);
+    assert_eq!(writes().await, seen + 3, "the tombstone that was refused, and the two");
+    let rows = MySql::count(&pool, "SELECT COUNT(*) FROM sendmail_marker").await.unwrap();
+    assert_eq!(rows, 1);
+}
+
 /// The owner rolls back while a hundred wait for its key: each of them comes to the same end.
 async fn a_hundred_agree<DB: Fenced>(test: &str) {
     const ROUNDS: usize = 200;
