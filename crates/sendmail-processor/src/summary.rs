@@ -110,7 +110,10 @@ impl fmt::Display for RunSummary {
         }
         for (index, (why, count)) in self.reasons.iter().enumerate() {
             let open = if index == 0 { " (" } else { "; " };
-            write!(f, "{open}{why}: {count}")?;
+            write!(f, "{open}{why}")?;
+            if *count > 1 {
+                write!(f, ": {count}")?;
+            }
         }
         if !self.reasons.is_empty() {
             f.write_str(")")?;
@@ -132,6 +135,8 @@ mod tests {
         summary.leave("relay down");
         assert!(!summary.is_complete());
         assert_eq!(summary.to_string(), "2 delivered, 2 not tried (relay down: 2)");
+        summary.because("a database is down".to_owned());
+        assert!(summary.to_string().contains("(a database is down; relay down: 2)"), "{summary}");
     }
 
     #[test]
