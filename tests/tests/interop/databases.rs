@@ -148,9 +148,13 @@ async fn without_its_tables_a_database_decides_nothing() {
     let relay = server.url();
     let done = queue.run(["--database", &url, "--relay", &relay, "check"]).await;
     assert!(done.code != Some(0) && done.stdout.contains("migrate default"), "{done:?}");
+    assert!(done.stdout.contains("restore them from the backup"), "{done:?}");
+    assert!(!done.stdout.contains("sendmail_sqlx::"), "an operator has no library: {done:?}");
+    assert!(done.stdout.contains("2 of them in doubt"), "however young they are: {done:?}");
     let done = queue.run(["--database", &url, "recover"]).await.exits(75);
     assert!(done.stderr.contains("sendmail_marker"), "{done:?}");
-    queue.run(["--database", &url, "--relay", &relay, "run", "--once"]).await.exits(75);
+    let done = queue.run(["--database", &url, "--relay", &relay, "run", "--once"]).await.exits(75);
+    assert!(done.stdout.contains("database: default, url: sqlite:"), "{done:?}");
     assert_eq!(queue.list().await.len(), 2);
     assert!(server.messages().is_empty());
 

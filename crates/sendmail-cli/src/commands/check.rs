@@ -128,7 +128,8 @@ async fn check_queue(setup: &Setup, output: Output) -> Result<String> {
     };
     store.list(&Filter::default(), &mut count).await?;
     let aside = tell_set_aside(&store, output).await?;
-    for doubt in in_doubt(&store).await?.iter().filter(|doubt| doubt.oldest > IN_DOUBT_TOO_LONG) {
+    let doubts = in_doubt(&store).await?;
+    for doubt in doubts.iter().filter(|doubt| doubt.oldest > IN_DOUBT_TOO_LONG) {
         let text = format!(
             "{} in doubt, the oldest since {}, decided by {}; `recover` says why",
             doubt.count,
@@ -137,8 +138,10 @@ async fn check_queue(setup: &Setup, output: Output) -> Result<String> {
         );
         output.remark("warning", &text);
     }
+    let in_doubt: u64 = doubts.iter().map(|doubt| doubt.count).sum();
     Ok(format!(
-        "{}: {messages} messages, {unreadable} of them unreadable, {aside} other things left alone",
+        "{}: {messages} messages, {in_doubt} of them in doubt, {unreadable} unreadable, {aside} other \
+         things left alone",
         store.path().display()
     ))
 }

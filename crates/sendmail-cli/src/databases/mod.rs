@@ -54,9 +54,7 @@ impl Database {
             // The pool goes on trying until its time is over, and has forgotten why then.
             self.pool.reach().await?;
             self.pool.decisions(queue.clone()).await.map_err(|error| match error.kind() {
-                ErrorKind::NotFound => {
-                    error.with("to make them", format!("sendmail-queue migrate {}", self.name))
-                }
+                ErrorKind::NotFound => self.without_tables(error),
                 _ => error,
             })
         };
@@ -73,6 +71,17 @@ impl Database {
             return Err(Error::new(ErrorKind::Unsupported, OPERATION, text));
         }
         Ok(connected)
+    }
+
+    /// For an operator, in place of the library's words about its functions.
+    fn without_tables(&self, error: Error) -> Error {
+        let text = format!(
+            "its tables sendmail_database and sendmail_marker are not there; if they have been, restore \
+             them from the backup, since they say which database it is and what it decided; \
+             `sendmail-queue migrate {}` makes new ones",
+            self.name
+        );
+        Error::new(ErrorKind::NotFound, "use the database for mail", text).with_source(error)
     }
 }
 

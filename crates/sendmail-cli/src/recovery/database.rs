@@ -114,7 +114,11 @@ impl DatabaseRecovery {
             );
             output.remark("warning", &text);
         }
-        if *once { Err(error) } else { Ok(Recovered::default().again_after(Some(pause))) }
+        if *once {
+            let Database { name, shown, .. } = &self.database;
+            return Err(error.with("database", name).with("url", shown));
+        }
+        Ok(Recovered::default().again_after(Some(pause)))
     }
 
     /// Whether it can be asked at all, if there was trouble in a run.

@@ -63,8 +63,8 @@ impl Trouble {
             Meaning::TableMissing => self.explain(
                 operation,
                 ErrorKind::NotFound,
-                "the tables sendmail_marker and sendmail_database are not there; call \
-                 `sendmail_sqlx::migrate(&pool)`, or restore them from the backup",
+                "the tables sendmail_marker and sendmail_database are not there; restore them from the \
+                 backup, or, if there have never been any, call `sendmail_sqlx::migrate(&pool)`",
             ),
         };
         match database {
