@@ -222,8 +222,10 @@ impl Recovery {
         let oracle = resource.oracle.as_ref();
         let mut looked_at: HashSet<QueueId> = HashSet::new();
         for _ in 0..MOST_BATCHES {
-            let mut left = oracle.remembered(MISSED_AFTER, AT_ONCE).await?;
-            let last = left.len() < AT_ONCE;
+            // Those that stay are told again and again: what is behind them must not starve.
+            let limit = looked_at.len() + AT_ONCE;
+            let mut left = oracle.remembered(MISSED_AFTER, limit).await?;
+            let last = left.len() < limit;
             left.retain(|id| looked_at.insert(*id));
             if left.is_empty() {
                 break;

@@ -182,7 +182,8 @@ async fn one_that_never_changes_its_answer_is_asked_twice_at_most() {
     oracle.expect_resource_id().return_const("db".parse::<ResourceId>().unwrap());
     oracle.expect_remembered().times(2).returning(|age, limit| {
         assert_eq!(age, Duration::from_secs(600));
-        Ok((0..limit).map(|n| QueueId::from_bytes((n as u128).to_be_bytes())).collect())
+        let all = (0..500_u128).map(|n| QueueId::from_bytes(n.to_be_bytes()));
+        Ok(all.take(limit).collect())
     });
     oracle.expect_forget().never();
     oracle.expect_sweep().times(1).returning(|| Ok(0));
@@ -192,6 +193,23 @@ async fn one_that_never_changes_its_answer_is_asked_twice_at_most() {
     let report = recovery.run().await.unwrap();
     assert!(report.messages.iter().all(|message| matches!(message.finding, Finding::Missing)));
     assert_eq!(report.kept(), 500);
+}
+
+#[tokio::test]
+async fn what_stays_keeps_nothing_behind_it_from_being_forgotten() {
+    let scene = Scene::new();
+    let database = &scene.databases[0];
+    // Missing, and older than what is published.
+    for n in 0..1200_u128 {
+        database.plant(QueueId::from_bytes(n.to_be_bytes()));
+    }
+    let published = scene.queue.plant("a", "db", Place::Published);
+    database.plant(published);
+    database.age();
+    let report = scene.recovery().run().await.unwrap();
+    let missing = report.messages.iter().filter(|m| matches!(m.finding, Finding::Missing)).count();
+    assert_eq!((report.forgotten, missing), (1, 1200));
+    assert!(!database.remembers(published));
 }
 
 /// The queue is frozen when it is asked for the n-th time whether it is; the one that decides says that
