@@ -2,7 +2,8 @@
 
 use sqlx::AssertSqlSafe;
 
-/// Whose SQL is spoken, and whose codes are answered.
+/// Whose SQL is spoken, and whose codes are answered. Not the core's `Dialect`, which may grow: here each
+/// has to be thought of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flavour {
     /// PostgreSQL.
