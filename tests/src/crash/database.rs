@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use tokio::task::JoinHandle;
 
 use crate::Result;
-use crate::servers::{MariaDb, Postgres};
+use crate::servers::{Engine, MariaDb, Postgres, Server};
 
 /// Which database takes the mail along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -94,32 +94,16 @@ impl Database {
         if self.striking.as_ref().is_some_and(|striking| !striking.is_finished()) {
             return false;
         }
+        let strike = match &self.place {
+            Place::File(_) => return false,
+            Place::Postgres(server) => blow(server, down),
+            Place::MariaDb(server) => blow(server, down),
+        };
         let away = Arc::clone(&self.away);
         let note = move |until| {
             *away.lock().unwrap_or_else(PoisonError::into_inner) = Some(Away { until });
         };
         note(None);
-        let strike: Box<dyn FnOnce() -> Result<()> + Send> = match &self.place {
-            Place::File(_) => return false,
-            Place::Postgres(server) => {
-                let server = Arc::clone(server);
-                Box::new(move || {
-                    let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
-                    server.kill()?;
-                    std::thread::sleep(down);
-                    server.restart()
-                })
-            }
-            Place::MariaDb(server) => {
-                let server = Arc::clone(server);
-                Box::new(move || {
-                    let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
-                    server.kill()?;
-                    std::thread::sleep(down);
-                    server.restart()
-                })
-            }
-        };
         self.striking = Some(tokio::task::spawn_blocking(move || {
             let done = strike();
             note(Some(Instant::now()));
@@ -223,4 +207,18 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     tokio::task::spawn_blocking(work).await?
+}
+
+/// Kills a server, and starts it again after a while.
+fn blow<E: Engine>(
+    server: &Arc<Mutex<Server<E>>>,
+    down: Duration,
+) -> Box<dyn FnOnce() -> Result<()> + Send> {
+    let server = Arc::clone(server);
+    Box::new(move || {
+        let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
+        server.kill()?;
+        std::thread::sleep(down);
+        server.restart()
+    })
 }
