@@ -102,15 +102,13 @@ fn watermark_bytes(offset: u64) -> [u8; 16] {
 
 /// The bytes of a record with its frame, appended to `out`.
 pub(crate) fn frame(record: &Record, out: &mut Vec<u8>) {
-    let start = out.len();
-    out.extend_from_slice(&[0; FRAME]);
-    record.encode(out);
-    let body = &out[start + FRAME..];
+    let mut body = Vec::new();
+    record.encode(&mut body);
     // Records are bounded by `MAX_RECORD`.
-    let length = u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes();
-    let sum = crc32fast::hash(body).to_le_bytes();
-    out[start..start + 4].copy_from_slice(&length);
-    out[start + 4..start + FRAME].copy_from_slice(&sum);
+    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+    out.append(&mut body);
 }
 
 /// The records from an offset on, each with the offset behind it, until the first that is not whole.
