@@ -139,7 +139,7 @@ fn run_step(part: &Part, step: &str, all: &[Mutant], chosen: &[&Mutant], folder:
     command.args(["-c", "ulimit -v 8388608; exec nice -n 19 \"$@\"", "mutants"]);
     command.arg(cargo().get_program()).args(["mutants", "--in-place"]);
     command.arg("--config").arg(&config).arg("--output").arg(folder);
-    command.args(["--no-shuffle", "--caught", "--unviable", "--timeout", "90"]);
+    command.args(["--no-shuffle", "--caught", "--unviable", "--timeout", "120"]);
     command.args(part.selection()).args(tests).current_dir(folder.join("tree"));
     // What a property does not show in 64 cases it should be asked less obliquely. Of a failure nobody
     // wants to see the smallest, and none is to be remembered: it was the mutant's.
