@@ -24,7 +24,8 @@ pub(super) struct Part {
     files: Vec<String>,
     #[serde(default)]
     features: Vec<String>,
-    /// Arguments of `cargo test` that say which tests are built and run: first the quick ones.
+    /// Arguments of `cargo test` that say which tests are built and run, and after a `--` parts of their
+    /// names: first the quick ones.
     pub(super) steps: Vec<String>,
 }
 
