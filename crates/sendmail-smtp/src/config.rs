@@ -318,8 +318,12 @@ impl SmtpConfig {
         }
     }
 
-    /// What no single setter can see.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// What no single setter can see. [`SmtpMailer::new`](crate::SmtpMailer::new) checks it too.
+    ///
+    /// # Errors
+    ///
+    /// Credentials would go over clear text.
+    pub fn check(&self) -> Result<()> {
         let in_clear = self.tls == TlsMode::None && self.credentials.is_some();
         if in_clear && !(self.clear_text_auth_on_loopback && is_loopback(&self.host)) {
             return Err(invalid(
