@@ -4,6 +4,7 @@
 
 mod clock;
 mod command_line;
+mod configuration;
 mod copies;
 mod database_servers;
 mod databases;
@@ -14,6 +15,7 @@ mod foreign;
 mod freezing;
 mod full_disk;
 mod hostile;
+mod injection;
 mod readers;
 mod smuggling;
 mod support;
