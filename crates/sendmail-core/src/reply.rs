@@ -122,6 +122,11 @@ impl Reply {
         &self.text
     }
 
+    /// The same code and status with another text.
+    pub(crate) fn with_text(&self, text: &str) -> Self {
+        Self { code: self.code, status: self.status, text: printable(text) }
+    }
+
     /// Which group the code belongs to.
     #[must_use]
     pub fn class(&self) -> ReplyClass {
