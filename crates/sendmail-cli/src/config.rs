@@ -354,6 +354,7 @@ mod tests {
         assert!(!format!("{config:?}").contains("\"p\""));
     }
 
+    // Proves: B-config, A-secrets
     #[test]
     fn what_is_wrong_is_named_by_line_and_key_without_its_value() {
         for (text, line, key) in [
@@ -428,12 +429,14 @@ mod tests {
         assert!(Config::read(&path, |_| None).is_err(), "a directory");
     }
 
+    // Proves: B-config, A-secrets
     #[test]
     fn what_looks_like_a_key_inside_a_password_is_not_printed() {
         let error = Config::parse("[relay]\npassword = \"\"\"\nhunter=2\\q\n\"\"\"\n").unwrap_err();
         assert!(error.starts_with("line 3: ") && !error.contains("hunter"), "{error}");
     }
 
+    // Proves: B-config, A-secrets
     #[test]
     fn a_password_that_others_may_read_is_refused() {
         let temp = tempfile::tempdir().unwrap();
@@ -461,6 +464,7 @@ mod tests {
         }
     }
 
+    // Proves: A-secrets
     #[test]
     fn passwords_in_urls_are_masked() {
         assert_eq!(mask_url("smtp://u:p@h:25?x=y"), "smtp://u:***@h:25?x=y");

@@ -391,6 +391,7 @@ mod tests {
         check(wire, wire);
     }
 
+    // Proves: B-line-ends, A-injection, I14
     #[test]
     fn line_ends_of_every_kind_become_crlf() {
         check(
@@ -399,6 +400,7 @@ mod tests {
         );
     }
 
+    // Proves: B-missing
     #[test]
     fn date_and_message_id_are_added_at_the_end_of_the_header() {
         let message = accept("Subject: s\n\nbody\n").unwrap();
@@ -413,6 +415,7 @@ mod tests {
         );
     }
 
+    // Proves: B-bcc, I16
     #[test]
     fn bcc_never_leaves_the_host() {
         check(
@@ -431,6 +434,7 @@ mod tests {
         assert!(accept("\nbody").unwrap().as_bytes().ends_with(b"\r\n\r\nbody\r\n"));
     }
 
+    // Proves: B-controls, B-missing
     #[test]
     fn a_folded_message_id_is_unfolded_and_a_malformed_one_refused() {
         let message = accept("message-id:\r\n <a@b>\r\n\r\nx\r\n").unwrap();
@@ -440,6 +444,7 @@ mod tests {
         }
     }
 
+    // Proves: B-long-lines, B-controls
     #[test]
     fn what_smtp_cannot_carry_is_named_by_its_line() {
         assert_eq!(accept(""), Err(MessageError::Empty));
@@ -452,6 +457,7 @@ mod tests {
         assert_eq!(bare, Err(MessageError::LineEnd { line: 1 }));
     }
 
+    // Proves: B-8bit
     #[test]
     fn eight_bits_are_noticed_where_they_stand() {
         let body = Message::from_raw(b"A: b\n\n\xfc\n", NOW, "b").unwrap();
@@ -467,6 +473,7 @@ mod tests {
         assert_eq!(Message::from_wire(wire, 0), Message::from_wire(longer, 6));
     }
 
+    // Proves: I16
     #[test]
     fn debug_does_not_show_the_content() {
         assert!(

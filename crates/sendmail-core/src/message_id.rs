@@ -99,6 +99,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    // Proves: B-controls, A-injection
     #[test]
     fn a_malformed_one_is_refused() {
         for text in ["", "a@b", "<a>", "<@b>", "<a@>", "<a@b@c>", "<a b@c>", "<a@b\r\n>", "<a@b>x"]
@@ -108,6 +109,7 @@ mod tests {
         assert!(format!("<{}@b>", "a".repeat(900)).parse::<MessageId>().is_err());
     }
 
+    // Proves: A-injection, A-traversal
     #[test]
     fn minted_ones_are_well_formed_and_differ() {
         let now = Timestamp::from_millis(1);

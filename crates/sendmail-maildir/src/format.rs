@@ -310,6 +310,7 @@ mod tests {
         }
     }
 
+    // Proves: B-unknown-format
     #[test]
     fn an_unknown_version_is_told_from_damage() {
         let (head, _, content) = sample(DeliveryOptions::default());
@@ -376,6 +377,7 @@ mod tests {
         assert!(forge("<a@b>", &long, "").is_err(), "a recipient bomb");
     }
 
+    // Proves: B-damaged, I6
     #[test]
     fn another_files_content_is_refused() {
         let (_, _, content) = sample(DeliveryOptions::default());
@@ -383,6 +385,7 @@ mod tests {
         assert!(matches!(decode(content, other), Err(FormatError::Id { .. })));
     }
 
+    // Proves: B-damaged, I6
     #[test]
     fn every_truncation_is_noticed() {
         let (head, _, content) = sample(all_options());
@@ -395,6 +398,7 @@ mod tests {
     }
 
     proptest! {
+        // Proves: B-damaged, I6
         #[test]
         fn every_changed_byte_is_noticed(position in 0usize..600, change in 1u8..) {
             let (head, _, mut content) = sample(all_options());

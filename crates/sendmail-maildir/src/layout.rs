@@ -277,6 +277,7 @@ mod tests {
 
     const OWNER: OwnerId = OwnerId::from_bytes([1; 16]);
 
+    // Proves: A-symlink, I16
     #[test]
     fn a_queue_keeps_its_name_and_is_for_its_owner_alone() {
         let temp = tempfile::tempdir().unwrap();
@@ -289,6 +290,7 @@ mod tests {
         }
     }
 
+    // Proves: A-symlink
     #[test]
     fn a_queue_that_everybody_may_write_to_is_refused() {
         let temp = tempfile::tempdir().unwrap();
@@ -345,6 +347,7 @@ mod tests {
         ".wishes",
     ];
 
+    // Proves: B-unknown-format
     #[test]
     fn a_newer_layout_is_left_alone() {
         let temp = tempfile::tempdir().unwrap();
