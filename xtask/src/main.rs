@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Ci(arguments) => ci::run(&arguments),
         Task::Tidy(_) => tidy::run(),
-        Task::Deny(arguments) => deny::run(&arguments),
+        Task::Deny(arguments) => deny::run(&arguments).map(drop),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Mutants(arguments) => mutants::run(&arguments),
         Task::Bench(arguments) => programs::bench(&arguments),

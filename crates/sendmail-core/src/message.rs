@@ -390,6 +390,7 @@ mod tests {
         check(wire, wire);
     }
 
+    // Proves: B-line-ends, A-injection, I14
     #[test]
     fn line_ends_of_every_kind_become_crlf() {
         check(
@@ -398,6 +399,7 @@ mod tests {
         );
     }
 
+    // Proves: B-missing
     #[test]
     fn date_and_message_id_are_added_at_the_end_of_the_header() {
         let message = accept("Subject: s\n\nbody\n").unwrap();
@@ -412,6 +414,7 @@ mod tests {
         );
     }
 
+    // Proves: B-bcc, I16
     #[test]
     fn bcc_never_leaves_the_host() {
         check(
@@ -430,6 +433,7 @@ mod tests {
         assert!(accept("\nbody").unwrap().as_bytes().ends_with(b"\r\n\r\nbody\r\n"));
     }
 
+    // Proves: B-controls, B-missing
     #[test]
     fn a_folded_message_id_is_unfolded_and_a_malformed_one_refused() {
         let message = accept("message-id:\r\n <a@b>\r\n\r\nx\r\n").unwrap();
@@ -439,6 +443,7 @@ mod tests {
         }
     }
 
+    // Proves: B-long-lines, B-controls
     #[test]
     fn a_header_is_what_reads_as_one() {
         // Folding needs something to fold, and a name has no white space within.
@@ -492,6 +497,7 @@ mod tests {
         assert_eq!(bare, Err(MessageError::LineEnd { line: 1 }));
     }
 
+    // Proves: B-8bit
     #[test]
     fn eight_bits_are_noticed_where_they_stand() {
         let body = Message::from_raw(b"A: b\n\n\xfc\n", NOW, "b").unwrap();
@@ -509,6 +515,7 @@ mod tests {
         assert_ne!(Message::from_wire(wire, 0), other);
     }
 
+    // Proves: I16
     #[test]
     fn debug_does_not_show_the_content() {
         let message = accept("Message-ID: <a@b>\nDate: d\nSubject: secret\n\nsecret\n").unwrap();
