@@ -1,17 +1,22 @@
 //! One cell of the matrix: what is seen after a pass in which the relay fails, and after one in which it
 //! is well again.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sendmail_core::{AmbiguousPolicy, DeliveryOptions, Message, Timestamp};
+use async_trait::async_trait;
+use sendmail_core::{
+    AmbiguousPolicy, DeliveryOptions, DeliveryReport, Envelope, Handover, MailEventKind, Mailer,
+    Message, Timestamp,
+};
 use sendmail_processor::{ProcessorConfig, QueueProcessor};
-use sendmail_smtp::{SmtpConfig, Timeouts};
+use sendmail_smtp::{SmtpConfig, SmtpMailer, Timeouts};
 use sendmail_testkit::smtp::{At, Certificates, Do, Script, ScriptedServer};
 
 use crate::world::{Seen, World};
 
-/// A time that passes only where a cell wants it to.
-const SHORT: Duration = Duration::from_millis(150);
+/// How long a relay that says nothing is waited for. What answers at all does so long before.
+const SHORT: Duration = Duration::from_secs(1);
 
 /// To whom every message goes.
 pub(crate) const THREE: [&str; 3] = ["a@y.example", "b@y.example", "c@y.example"];
@@ -99,7 +104,7 @@ impl Cell {
 
     /// Tries all ways of failing, each with and without PIPELINING, all at once.
     pub(crate) async fn check(self) {
-        let cell = std::sync::Arc::new(self);
+        let cell = Arc::new(self);
         let mut running = tokio::task::JoinSet::new();
         for answer in cell.answers.clone() {
             for pipelining in [true, false] {
@@ -115,6 +120,9 @@ impl Cell {
     async fn check_one(&self, answer: &Do, pipelining: bool) {
         let context = format!("{:?}, {}, pipelining {pipelining}", self.at, short(answer));
         let stage = Stage::set(&self.at, pipelining).await;
+        if never_ends(answer) {
+            stage.mailer.set_timeouts(only_this_is_short(&self.at));
+        }
         stage.queue(self.policy).await;
 
         let mut failing = stage.healthy.clone();
@@ -127,6 +135,7 @@ impl Cell {
 
         stage.world.wait();
         stage.server.set_script(stage.healthy.clone());
+        stage.mailer.set_timeouts(Timeouts::default());
         let resumed = if self.first.paused.is_some() { "resumed" } else { "" };
         let after = stage.pass(&context, &self.second, resumed, refused).await;
         stage.is_bounded(&context, refused).await;
@@ -139,6 +148,7 @@ pub(crate) struct Stage {
     pub(crate) world: World,
     pub(crate) server: ScriptedServer,
     pub(crate) processor: QueueProcessor,
+    mailer: Arc<Patience>,
     pub(crate) healthy: Script,
 }
 
@@ -151,7 +161,7 @@ impl Stage {
         stage
     }
 
-    /// One with a healthy relay, whose failures at this moment are to be seen soon.
+    /// One with a healthy relay that is asked for what can fail at this moment.
     async fn set(at: &At, pipelining: bool) -> Self {
         let certificates = Certificates::new();
         let mut healthy = Script::new();
@@ -172,11 +182,12 @@ impl Stage {
         }
         let server = ScriptedServer::start(healthy.clone()).await.unwrap();
         let url = format!("smtp://{user}{}{parameters}", server.address());
-        let relay = SmtpConfig::from_url(&url).unwrap().with_timeouts(only_this_is_short(at));
+        let relay = SmtpConfig::from_url(&url).unwrap();
         let relay = relay.with_root_certificates_pem(certificates.root_pem().as_bytes()).unwrap();
         let world = World::open().await;
-        let processor = world.processor(relay, ProcessorConfig::default());
-        Self { world, server, processor, healthy }
+        let mailer = Arc::new(Patience::new(relay));
+        let processor = world.processor_of(mailer.clone(), ProcessorConfig::default());
+        Self { world, server, processor, mailer, healthy }
     }
 
     pub(crate) async fn queue(&self, policy: AmbiguousPolicy) {
@@ -239,12 +250,63 @@ impl Stage {
         let (log, copies) = (self.world.log().await, self.copies(refused));
         for to in ["a", "b", "c"] {
             let announced = log.iter().filter(|event| {
-                event.kind == sendmail_core::MailEventKind::PossibleDuplicate
+                event.kind == MailEventKind::PossibleDuplicate
                     && event.recipient.as_ref().is_some_and(|who| who.local_part() == to)
             });
             let got = copies.iter().filter(|copy| *copy == to).count();
             assert!(got <= 1 + announced.count(), "{to}: {context}");
         }
+    }
+}
+
+/// The mailer, with deadlines that can be changed between passes.
+struct Patience {
+    relay: String,
+    config: SmtpConfig,
+    mailer: Mutex<Arc<SmtpMailer>>,
+}
+
+impl Patience {
+    fn new(config: SmtpConfig) -> Self {
+        let mailer = Arc::new(SmtpMailer::new(config.clone()).unwrap());
+        Self { relay: config.relay(), config, mailer: Mutex::new(mailer) }
+    }
+
+    fn set_timeouts(&self, timeouts: Timeouts) {
+        let config = self.config.clone().with_timeouts(timeouts);
+        *self.mailer.lock().unwrap() = Arc::new(SmtpMailer::new(config).unwrap());
+    }
+
+    fn mailer(&self) -> Arc<SmtpMailer> {
+        self.mailer.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Mailer for Patience {
+    fn relay(&self) -> &str {
+        &self.relay
+    }
+
+    async fn send(
+        &self,
+        envelope: &Envelope,
+        message: &Message,
+        handover: &dyn Handover,
+    ) -> sendmail_core::Result<DeliveryReport> {
+        self.mailer().send(envelope, message, handover).await
+    }
+
+    fn check(&self, envelope: &Envelope) -> sendmail_core::Result<()> {
+        self.mailer().check(envelope)
+    }
+
+    async fn probe(&self) -> sendmail_core::Result<()> {
+        self.mailer().probe().await
+    }
+
+    async fn close(&self) {
+        self.mailer().close().await;
     }
 }
 
@@ -263,11 +325,20 @@ fn refuses(answer: &Do) -> bool {
     matches!(bytes.first(), Some(b'4' | b'5')) && !bytes.starts_with(b"421")
 }
 
+/// Whether only a deadline ends it.
+fn never_ends(answer: &Do) -> bool {
+    match answer {
+        Do::Silence | Do::Drip(..) => true,
+        Do::Sequence(all) => all.iter().any(never_ends),
+        _ => false,
+    }
+}
+
 fn short(answer: &Do) -> String {
     format!("{answer:?}").chars().take(60).collect()
 }
 
-/// Only what a cell waits for passes quickly; everything else may take as long as in production.
+/// Only at this moment little patience; everything else may take as long as in production.
 fn only_this_is_short(at: &At) -> Timeouts {
     let mut timeouts = Timeouts::default();
     let step = match at {

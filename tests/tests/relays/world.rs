@@ -9,7 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sendmail_core::{
     Clock, DeliveryOptions, EntryState, Envelope, EventLog as _, EventSink, Filter,
-    MailDelivery as _, MailEvent, MailEventKind, Message, QueueAdmin as _, QueueId, QueueStore,
+    MailDelivery as _, MailEvent, MailEventKind, Mailer, Message, QueueAdmin as _, QueueId,
+    QueueStore,
 };
 use sendmail_maildir::{MaildirOptions, MaildirStore};
 use sendmail_processor::{ProcessorConfig, QueueProcessor};
@@ -64,7 +65,14 @@ impl World {
     }
 
     pub(crate) fn processor(&self, relay: SmtpConfig, config: ProcessorConfig) -> QueueProcessor {
-        let mailer = Arc::new(SmtpMailer::new(relay).unwrap());
+        self.processor_of(Arc::new(SmtpMailer::new(relay).unwrap()), config)
+    }
+
+    pub(crate) fn processor_of(
+        &self,
+        mailer: Arc<dyn Mailer>,
+        config: ProcessorConfig,
+    ) -> QueueProcessor {
         let builder = QueueProcessor::builder(
             Arc::new(self.store.clone()),
             mailer,
