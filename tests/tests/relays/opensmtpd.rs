@@ -1,5 +1,7 @@
 //! OpenSMTPD: its packages unpacked, with the users and the folders that it insists on in its cage.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use sendmail_tests::programs::find;
 
 use crate::cage::Cage;
@@ -12,6 +14,8 @@ async fn opensmtpd(before: &str, options: &str, files: &[(&str, &str)]) -> Optio
     for folder in ["run", "var/lib/opensmtpd/empty", "var/spool/smtpd"] {
         cage.folder_for_user(folder, None);
     }
+    let searched = std::fs::Permissions::from_mode(0o711);
+    std::fs::set_permissions(cage.path().join("spool"), searched).unwrap();
     for (name, content) in files {
         cage.secret(name, content);
     }
@@ -53,14 +57,14 @@ async fn encrypted_and_authenticated() {
     let hash = std::process::Command::new(openssl).args(["passwd", "-6", "s3cret"]).output();
     let hash = String::from_utf8(hash.unwrap().stdout).unwrap();
     let before = format!(
-        "pki relay cert \"/etc/relay.pem\"\n\
-         pki relay key \"/etc/relay.key\"\n\
+        "pki own cert \"/etc/relay.pem\"\n\
+         pki own key \"/etc/relay.key\"\n\
          table accounts {{ \"shop\" = \"{}\" }}",
         hash.trim()
     );
     let files =
         [("etc/relay.pem", &*certificate.certificate), ("etc/relay.key", &*certificate.key)];
-    let Some(relay) = opensmtpd(&before, "tls pki relay auth-optional <accounts>", &files).await
+    let Some(relay) = opensmtpd(&before, "tls pki own auth-optional <accounts>", &files).await
     else {
         return;
     };

@@ -1,5 +1,6 @@
 //! Postfix: installed, with configuration, queue and mailboxes of its own, in a cage so that it ends as one.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use sendmail_tests::programs::{find, skip};
@@ -62,6 +63,8 @@ async fn postfix(more: &str, files: &[(&str, &str)]) -> Option<Relay> {
     let start = move || cage.start(&[program.to_str().unwrap(), "-c", "/etc/relay", "start-fg"]);
     let mut relay = Relay::start(port, folder.clone(), start).await;
     let queues = ["maildrop", "incoming", "active", "deferred"];
+    // It marks a message that it has taken as executable; what it never finished stays, and is no message.
+    relay.is_message = |data| data.permissions().mode() & 0o100 != 0;
     relay.spool = queues.map(|name| folder.join("spool").join(name)).into();
     Some(relay)
 }

@@ -4,8 +4,8 @@
 //! Each relay has the mailboxes `a` to `f` and `jörg` at `y.example`, wants `later@` to come later, knows
 //! nobody else, takes at most four recipients at once and messages of at most 20 kB.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, Metadata};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub(crate) struct Relay {
     pub(crate) mail: PathBuf,
     /// Folders in which files are while it has something left to do.
     pub(crate) spool: Vec<PathBuf>,
+    /// Which files there are messages, and not left-overs of those it never took.
+    pub(crate) is_message: fn(&Metadata) -> bool,
     pub(crate) log: PathBuf,
     pub(crate) utf8: Utf8,
     /// Whether it delivers a message whose sender hung up before it was told that it was taken.
@@ -60,6 +62,7 @@ impl Relay {
             port,
             mail: folder.join("mail"),
             spool: Vec::new(),
+            is_message: |_| true,
             log: folder.join("log"),
             utf8: Utf8::Offered,
             keeps_what_it_could_not_answer: true,
@@ -113,7 +116,8 @@ impl Relay {
 
     /// Who has got copies, one word for each, when the relay has done all it has to do.
     async fn copies(&self) -> String {
-        let idle = || async { self.spool.iter().all(|folder| is_empty(folder)).then_some(()) };
+        let empty = |folder: &PathBuf| self.is_empty(folder);
+        let idle = || async { self.spool.iter().all(empty).then_some(()) };
         self.until("the relay to deliver", idle).await;
         let mut found = Vec::new();
         for who in BOXES {
@@ -121,6 +125,17 @@ impl Relay {
             found.extend(new.into_iter().flatten().map(|_| who));
         }
         found.join(" ")
+    }
+
+    /// Whether no message is in a folder or below it.
+    fn is_empty(&self, folder: &Path) -> bool {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).all(|path| match path.symlink_metadata() {
+            Ok(data) if data.is_dir() => self.is_empty(&path),
+            Ok(data) => !(self.is_message)(&data),
+            // It has just left.
+            Err(_) => true,
+        })
     }
 
     /// The only message in a mailbox.
@@ -136,11 +151,6 @@ impl Relay {
             process.signal(signal);
         }
     }
-}
-
-fn is_empty(folder: &PathBuf) -> bool {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).all(|path| path.is_dir() && is_empty(&path))
 }
 
 /// A port that is free just now.
