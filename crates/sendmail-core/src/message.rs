@@ -132,7 +132,7 @@ impl Message {
     /// The bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.buffer[self.start..]
+        self.buffer.get(self.start..).unwrap_or_default()
     }
 
     /// The Message-ID in its header.
@@ -185,13 +185,8 @@ fn inspect(bytes: &[u8]) -> Result<Facts, MessageError> {
     let mut facts = Facts { message_id: None, has_8bit_body: false, has_8bit_header: false };
     let mut id_field = FieldText::new(b"Message-ID");
     let mut in_header = true;
-    let mut rest = bytes;
-    let mut line = 0;
-    while !rest.is_empty() {
-        line += 1;
-        let end = rest.iter().position(|b| *b == b'\n').ok_or(MessageError::LineEnd { line })?;
-        let text = rest[..end].strip_suffix(b"\r").ok_or(MessageError::LineEnd { line })?;
-        rest = &rest[end + 1..];
+    for (line, whole) in (1..).zip(bytes.split_inclusive(|b| *b == b'\n')) {
+        let text = whole.strip_suffix(b"\r\n").ok_or(MessageError::LineEnd { line })?;
         if text.contains(&b'\r') {
             return Err(MessageError::LineEnd { line });
         }
@@ -239,11 +234,10 @@ impl FieldText {
             }
             return;
         }
-        self.open = self.text.is_none() && is_field(line, self.name);
-        if self.open {
-            // `is_field` found the colon.
-            let colon = line.iter().position(|b| *b == b':').unwrap_or(line.len() - 1);
-            self.text = Some(line[colon + 1..].to_vec());
+        let value = field(line).filter(|(name, _)| name.eq_ignore_ascii_case(self.name));
+        self.open = self.text.is_none() && value.is_some();
+        if let Some((_, value)) = value.filter(|_| self.open) {
+            self.text = Some(value.to_vec());
         }
     }
 }
@@ -342,16 +336,21 @@ fn is_continuation(line: &[u8]) -> bool {
 /// Whether `line` starts a header field: a name of printable characters, then a colon; white space
 /// before the colon is obsolete but exists (RFC 5322 section 4.5).
 fn is_any_field(line: &[u8]) -> bool {
-    let name = line.iter().position(|b| *b == b':').map(|colon| line[..colon].trim_ascii_end());
-    name.is_some_and(|name| !name.is_empty() && name.iter().all(u8::is_ascii_graphic))
+    field(line).is_some_and(|(name, _)| !name.is_empty() && name.iter().all(u8::is_ascii_graphic))
 }
 
 fn is_field(line: &[u8], name: &[u8]) -> bool {
-    let found = line.iter().position(|b| *b == b':').map(|colon| line[..colon].trim_ascii_end());
-    found.is_some_and(|found| found.eq_ignore_ascii_case(name))
+    field(line).is_some_and(|(found, _)| found.eq_ignore_ascii_case(name))
+}
+
+/// What stands before the first colon, without white space behind it, and what stands after.
+fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut parts = line.splitn(2, |b| *b == b':');
+    Some((parts.next()?.trim_ascii_end(), parts.next()?))
 }
 
 /// `Tue, 24 Nov 2026 07:08:55 +0000` (RFC 5322 section 3.3).
+#[expect(clippy::indexing_slicing, reason = "the remainders are less than the tables are long")]
 fn rfc5322_date(timestamp: Timestamp) -> String {
     const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
     const MONTHS: [&str; 12] =

@@ -279,7 +279,8 @@ pub(crate) fn allocate(file: &File, length: u64) -> io::Result<()> {
             let mut left = length;
             while left > 0 {
                 let part = left.min(block.len() as u64);
-                file.write_all(&block[..usize::try_from(part).unwrap_or(block.len())])?;
+                let length = usize::try_from(part).unwrap_or(block.len());
+                file.write_all(block.get(..length).unwrap_or(&block))?;
                 left -= part;
             }
             Ok(())

@@ -84,7 +84,7 @@ impl Plan {
 
     /// The RCPT command of recipient `index`; nothing for one that is decided.
     pub(crate) fn rcpt(&self, index: usize) -> &str {
-        self.recipients[index].as_deref().unwrap_or_default()
+        self.recipients.get(index).and_then(|rcpt| rcpt.as_deref().ok()).unwrap_or_default()
     }
 }
 

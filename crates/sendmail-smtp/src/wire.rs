@@ -159,8 +159,8 @@ impl Wire {
 
     /// Writes all that was gathered.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.written < self.gathered.len() {
-            let count = ready!(self.socket.poll_write(cx, &self.gathered[self.written..]))?;
+        while let Some(rest @ [_, ..]) = self.gathered.get(self.written..) {
+            let count = ready!(self.socket.poll_write(cx, rest))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

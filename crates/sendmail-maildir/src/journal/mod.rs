@@ -309,6 +309,8 @@ pub(crate) fn sequences(dir: &Dir) -> io::Result<Vec<Sequence>> {
     for name in dir.names()? {
         let bytes = name?.bytes;
         let number = std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok());
+        // There is always one below, where a cursor may stand, and one above, for the next segment.
+        let number = number.filter(|number| (1..Sequence::MAX).contains(number));
         if let Some(number) = number.filter(|number| segment_name(*number) == bytes) {
             found.push(number);
         }
@@ -371,6 +373,19 @@ mod tests {
                 break;
             }
         }
+    }
+
+    /// Whoever made them: they are none of ours.
+    #[test]
+    fn files_with_the_outermost_numbers_are_no_segments() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        for number in [0, Sequence::MAX] {
+            dir.create(&segment_name(number)).unwrap();
+        }
+        Journal::begin(&dir, Uuid::from_bytes([1; 16]), Uuid::nil()).unwrap();
+        assert_eq!(sequences(&dir).unwrap(), [1]);
+        assert!(log::read(&dir, None, 9).unwrap().events.is_empty());
     }
 
     #[test]
