@@ -142,6 +142,11 @@ impl Journal {
         self.lock().broken = true;
     }
 
+    /// Whether nothing more is written, because a sync failed.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.lock().broken
+    }
+
     /// Gives back what a claim had kept free, when it is finished.
     pub(crate) fn unreserve(&self, bytes: u64) {
         let mut state = self.lock();
