@@ -6,6 +6,7 @@
 
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use rustix::process::Signal;
 use sendmail_core::{DeliveryOptions, Message, Timestamp};
 use sendmail_processor::{ProcessorConfig, QueueProcessor};
 use sendmail_smtp::{SmtpConfig, Timeouts};
+use sendmail_tests::programs::{find, skip};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
@@ -341,6 +343,27 @@ impl Certificate {
         let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &issuer).unwrap().pem();
         Self { certificate, key: key.serialize_pem(), root }
+    }
+}
+
+impl Certificate {
+    /// One with an RSA key, which vouches for itself. Nothing if there is no `openssl` to make it with.
+    pub(crate) fn rsa() -> Option<Self> {
+        let Some(openssl) = find("openssl") else {
+            let test = std::thread::current();
+            skip(test.name().unwrap_or("a test"), "openssl is not installed");
+            return None;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let words = "req -x509 -newkey rsa:2048 -nodes -keyout key -out certificate -subj /CN=relay \
+                     -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE";
+        let mut command = Command::new(openssl);
+        command.args(words.split_whitespace()).current_dir(folder.path());
+        let made = command.output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+        let certificate = read("certificate");
+        Some(Self { root: certificate.clone(), certificate, key: read("key") })
     }
 }
 
