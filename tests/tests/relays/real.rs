@@ -367,13 +367,15 @@ impl Certificate {
     }
 }
 
+fn encrypted_to(relay: &Relay, certificate: &Certificate, user: &str) -> SmtpConfig {
+    let url = format!("smtp://{user}127.0.0.1:{}?tls=required", relay.port);
+    let config = SmtpConfig::from_url(&url).unwrap();
+    config.with_root_certificates_pem(certificate.root.as_bytes()).unwrap()
+}
+
 /// STARTTLS, and AUTH where the relay can: a good password goes through, a bad one costs nobody anything.
 pub(crate) async fn encrypted(relay: Relay, certificate: &Certificate, authenticates: bool) {
-    let to = |user: &str| {
-        let url = format!("smtp://{user}127.0.0.1:{}?tls=required", relay.port);
-        let config = SmtpConfig::from_url(&url).unwrap();
-        config.with_root_certificates_pem(certificate.root.as_bytes()).unwrap()
-    };
+    let to = |user: &str| encrypted_to(&relay, certificate, user);
     if !authenticates {
         let scene = Scene::to(to(""), &["a", "b"], &message("Hello.")).await;
         scene.pass("", "a sent, b sent", "").await;
@@ -387,6 +389,15 @@ pub(crate) async fn encrypted(relay: Relay, certificate: &Certificate, authentic
     let scene = Scene { processor: right, ..scene };
     scene.pass("", "a sent, b sent", "").await;
     assert_eq!(relay.copies().await, "a b");
+}
+
+/// STARTTLS is offered and fails: nothing is sent without it.
+pub(crate) async fn cannot_encrypt(relay: Relay, certificate: &Certificate) {
+    let config = encrypted_to(&relay, certificate, "shop:s3cret@");
+    let scene = Scene::to(config, &["a", "b"], &message("Hello.")).await;
+    scene.pass("queued a0: a b", "", "paused").await;
+    scene.pass("queued a0: a b", "", "").await;
+    assert_eq!(relay.copies().await, "");
 }
 
 /// Connections beyond its limit are greeted with a 421: the relay's trouble.
