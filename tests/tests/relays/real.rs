@@ -297,6 +297,24 @@ pub(crate) async fn answer_lost(relay: Relay) {
     assert_eq!(relay.copies().await, "a a c c", "a second copy each, as announced");
 }
 
+/// It took the message, and was killed with its answer on the way: it delivers when it runs again, and gets
+/// the message once more, as announced. How often it delivers what it had begun to deliver is its affair.
+pub(crate) async fn killed_after_the_dot(relay: Relay) {
+    let process = relay.process.clone();
+    let kill = move || drop(process.lock().unwrap().take());
+    let tap = Tap::on(relay.port, When::Answered, Line::Cut, kill).await;
+    let scene = Scene::to(tapped(&tap), &["a", "b"], &message("Hello.")).await;
+    scene.pass("deferred a1: a b", "a possible-duplicate, b possible-duplicate", "").await;
+    relay.run().await;
+    let direct = scene.world.processor(relay.config(), ProcessorConfig::default());
+    let scene = Scene { processor: direct, ..scene };
+    scene.pass("", "a sent, b sent", "").await;
+    let copies = relay.copies().await;
+    for who in ["a", "b"] {
+        assert!(copies.split(' ').filter(|copy| *copy == who).count() >= 2, "{copies}");
+    }
+}
+
 /// It is stopped after its 354: it gets the message and the dot, and does not answer in time. What it does
 /// when it goes on is its own affair; a second copy was announced in any case.
 pub(crate) async fn stopped_after_the_dot(relay: Relay) {
@@ -449,6 +467,8 @@ macro_rules! cases {
             killed_in_data;
             // Proves: S-dot-421, I8, I9
             answer_lost;
+            // Proves: S-dot-421, I8
+            killed_after_the_dot;
             // Proves: S-dot-silence, I8
             stopped_after_the_dot;
         }
