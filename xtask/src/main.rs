@@ -20,6 +20,7 @@
 mod ci;
 mod deny;
 mod fuzz;
+mod mutants;
 mod programs;
 mod provision;
 mod relays;
@@ -47,6 +48,7 @@ enum Task {
     Tidy(tidy::Arguments),
     Deny(deny::Arguments),
     Fuzz(fuzz::Arguments),
+    Mutants(mutants::Arguments),
     Bench(programs::Bench),
     CrashTest(programs::CrashTest),
 }
@@ -56,8 +58,9 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Ci(arguments) => ci::run(&arguments),
         Task::Tidy(_) => tidy::run(),
-        Task::Deny(arguments) => deny::run(&arguments),
+        Task::Deny(arguments) => deny::run(&arguments).map(drop),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Mutants(arguments) => mutants::run(&arguments),
         Task::Bench(arguments) => programs::bench(&arguments),
         Task::CrashTest(arguments) => programs::crash_test(&arguments),
     };
