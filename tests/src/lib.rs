@@ -7,7 +7,10 @@
 pub mod claimer;
 pub mod crash;
 pub mod fill;
+pub mod hostile;
 pub mod ledger;
+pub mod many_files;
+pub mod memory;
 pub mod orders;
 pub mod plan;
 pub mod process;

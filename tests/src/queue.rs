@@ -201,7 +201,9 @@ impl Queue {
         text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
 
-    fn command<const N: usize>(&self, words: [&str; N]) -> Command {
+    /// The command that does something with the queue.
+    #[must_use]
+    pub fn command<const N: usize>(&self, words: [&str; N]) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("--json").arg("--queue").arg(&self.path).args(words);
         command.env_remove("SENDMAIL_CONFIG").env_remove("SENDMAIL_RELAY");

@@ -19,6 +19,7 @@
 mod ci;
 mod deny;
 mod fuzz;
+mod hostile;
 mod programs;
 mod provision;
 mod shell;
@@ -45,6 +46,7 @@ enum Task {
     Tidy(tidy::Arguments),
     Deny(deny::Arguments),
     Fuzz(fuzz::Arguments),
+    Hostile(hostile::Arguments),
     Bench(programs::Bench),
     CrashTest(programs::CrashTest),
 }
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Task::Tidy(_) => tidy::run(),
         Task::Deny(arguments) => deny::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Hostile(arguments) => hostile::run(&arguments),
         Task::Bench(arguments) => programs::bench(&arguments),
         Task::CrashTest(arguments) => programs::crash_test(&arguments),
     };

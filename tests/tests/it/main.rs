@@ -4,5 +4,6 @@
 
 mod crashes;
 mod every_call;
+mod memory;
 mod races;
 mod takeover;
