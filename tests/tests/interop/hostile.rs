@@ -62,6 +62,7 @@ fn assert_told(told: &str, what: &str, why: &str) {
     assert_eq!(count, 2, "{what}: {why} is not told twice in\n{told}");
 }
 
+// Proves: B-special-files, I12
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_file_is_named_and_blocks_nothing() {
     let queue = queue_with_one().await;
@@ -90,6 +91,7 @@ async fn what_is_no_file_is_named_and_blocks_nothing() {
     assert!(queue.beside().join("outside").exists());
 }
 
+// Proves: B-file-names
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_names_are_names() {
     let queue = queue_with_one().await;
@@ -127,6 +129,7 @@ async fn odd_names_are_names() {
     }
 }
 
+// Proves: B-damaged, A-envelope, I6, I10, I12
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_whole_is_never_sent_and_is_named() {
     let queue = queue_with_one().await;
@@ -188,6 +191,7 @@ async fn what_is_not_whole_is_never_sent_and_is_named() {
     assert_eq!(queue.events_of("damaged").await.len(), events.len(), "told once");
 }
 
+// Proves: B-special-files, A-symlink
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_somebody_else_is_named_and_not_sent() {
     if !demand::root("give a file to somebody else") {
@@ -205,6 +209,7 @@ async fn a_file_of_somebody_else_is_named_and_not_sent() {
     assert!(queue.path().join("new/planted").exists());
 }
 
+// Proves: B-special-files, I12
 /// As a user who is not root: for root there are no unreadable files.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreadable_file_is_named_and_blocks_nothing() {

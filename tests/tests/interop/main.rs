@@ -15,6 +15,7 @@ mod freezing;
 mod full_disk;
 mod hostile;
 mod readers;
+mod refusing;
 mod smuggling;
 mod support;
 mod zope_failures;
