@@ -256,8 +256,12 @@ impl Choice {
     fn script(&self, number: usize) -> Script {
         let script = Script::new().with("AUTH PLAIN").for_at_most(PATIENCE);
         let taken = script.clone().on(At::Dot, Do::reply_and_close("250 2.0.0 taken"));
-        if number % 2 == 0 {
-            return if number % 4 == 0 { taken.starttls(self.valid.clone()) } else { taken };
+        if number.is_multiple_of(2) {
+            return if number.is_multiple_of(4) {
+                taken.starttls(self.valid.clone())
+            } else {
+                taken
+            };
         }
         let turn = number / 2;
         if turn % 20 == 19 {
@@ -278,7 +282,7 @@ impl Choice {
             Phase::Rset => script.on(At::Data, Do::reply("451 4.3.0 later")),
             _ => script.on(At::Dot, Do::reply_and_close("250 2.0.0 taken")),
         };
-        let script = if turn % 3 == 0 { script.without("PIPELINING") } else { script };
+        let script = if turn.is_multiple_of(3) { script.without("PIPELINING") } else { script };
         if over_tls { script.starttls(self.valid.clone()) } else { script }
     }
 
