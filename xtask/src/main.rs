@@ -20,6 +20,7 @@
 mod ci;
 mod deny;
 mod fuzz;
+mod hostile;
 mod mutants;
 mod programs;
 mod provision;
@@ -48,6 +49,7 @@ enum Task {
     Tidy(tidy::Arguments),
     Deny(deny::Arguments),
     Fuzz(fuzz::Arguments),
+    Hostile(hostile::Arguments),
     Mutants(mutants::Arguments),
     Bench(programs::Bench),
     CrashTest(programs::CrashTest),
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Task::Tidy(_) => tidy::run(),
         Task::Deny(arguments) => deny::run(&arguments).map(drop),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Hostile(arguments) => hostile::run(&arguments),
         Task::Mutants(arguments) => mutants::run(&arguments),
         Task::Bench(arguments) => programs::bench(&arguments),
         Task::CrashTest(arguments) => programs::crash_test(&arguments),
