@@ -148,6 +148,8 @@ fn run_step(part: &Part, step: &str, all: &[Mutant], chosen: &[&Mutant], folder:
     // wants to see the smallest, and none is to be remembered: it was the mutant's.
     command.env("PROPTEST_CASES", "64").env("PROPTEST_MAX_SHRINK_ITERS", "0");
     command.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "true");
+    // Nobody reads them, and they take longer than the tests.
+    command.env("RUST_BACKTRACE", "0");
     command.env_remove("CARGO_TARGET_DIR");
     announce(&command);
     let status = command.status().map_err(|error| cannot_start(&command, &error))?;
