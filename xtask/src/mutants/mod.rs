@@ -12,7 +12,7 @@ use std::process::Command;
 
 use crate::shell::{self, Failure, Result, announce, cannot_start, cargo, output, root, succeeds};
 use mutant::Mutant;
-use plan::{Part, Plan};
+use plan::{Part, Plan, Step};
 use record::{Outcome, Record};
 
 /// Changes what decides about mail, one place at a time, and looks whether the tests notice.
@@ -127,12 +127,10 @@ fn test(part: &Part, mutants: &[Mutant], record: &mut Record) -> Result {
     record.write()
 }
 
-fn run_step(part: &Part, step: &str, all: &[Mutant], chosen: &[&Mutant], folder: &Path) -> Result {
+fn run_step(part: &Part, step: &Step, all: &[Mutant], chosen: &[&Mutant], folder: &Path) -> Result {
     let config = folder.join("config.toml");
     std::fs::write(&config, mutant::config_for(all, chosen))
         .map_err(|error| Failure::new(format!("{}: {error}", config.display())))?;
-    let (targets, names) = step.split_once(" -- ").unwrap_or((step, ""));
-    let targets = targets.split_whitespace().map(|word| format!("--cargo-arg={word}"));
     // At the lowest priority, since it takes hours in which somebody may want to work; and with bounded
     // memory, since a mutant may well be a loop without end that collects something.
     let mut command = Command::new("sh");
@@ -140,10 +138,7 @@ fn run_step(part: &Part, step: &str, all: &[Mutant], chosen: &[&Mutant], folder:
     command.arg(cargo().get_program()).args(["mutants", "--in-place"]);
     command.arg("--config").arg(&config).arg("--output").arg(folder);
     command.args(["--no-shuffle", "--caught", "--unviable", "--timeout", "120"]);
-    command.args(part.selection()).args(targets).current_dir(folder.join("tree"));
-    if !names.is_empty() {
-        command.args(["--", "--"]).args(names.split_whitespace());
-    }
+    command.args(part.selection()).args(step.arguments()).current_dir(folder.join("tree"));
     // What a property does not show in 64 cases it should be asked less obliquely. Of a failure nobody
     // wants to see the smallest, and none is to be remembered: it was the mutant's.
     command.env("PROPTEST_CASES", "64").env("PROPTEST_MAX_SHRINK_ITERS", "0");
