@@ -99,6 +99,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    // Proves: B-controls, A-injection
     #[test]
     fn a_malformed_one_is_refused() {
         for text in ["", "a@b", "<a>", "<@b>", "<a@>", "<a@b@c>", "<a b@c>", "<a@b\r\n>", "<a@b>x"]
@@ -130,6 +131,7 @@ mod tests {
         }
     }
 
+    // Proves: A-injection, A-traversal
     #[test]
     fn minted_ones_are_well_formed_and_differ() {
         let now = Timestamp::from_millis(1);

@@ -122,6 +122,11 @@ impl Reply {
         &self.text
     }
 
+    /// The same code and status with another text.
+    pub(crate) fn with_text(&self, text: &str) -> Self {
+        Self { code: self.code, status: self.status, text: printable(text) }
+    }
+
     /// Which group the code belongs to.
     #[must_use]
     pub fn class(&self) -> ReplyClass {
@@ -189,6 +194,7 @@ mod tests {
         assert_eq!(Reply::new(250, "10.0.0.1 is fine").status(), None);
     }
 
+    // Proves: B-controls, A-log
     #[test]
     fn whatever_a_relay_sends_can_be_printed() {
         let reply = Reply::new(550, "a\r\nb\u{7}\u{1b}[31m ü\0");

@@ -69,13 +69,16 @@ impl Ledger {
             return Step::Lost;
         }
         let too_many = means_too_many(reply);
-        self.0[index] = match reply.code() / 100 {
+        let judged = match reply.code() / 100 {
             2 => Slot::Taken,
             _ if too_many && self.anybody_taken() => Slot::Postponed(reply.to_reply()),
             // RFC 5321 section 4.5.3.1.10: taken for a 452.
             _ if too_many => Slot::Decided(deferred(&reply.to_reply())),
             _ => Slot::Decided(refused_or_deferred(reply)),
         };
+        if let Some(slot) = self.0.get_mut(index) {
+            *slot = judged;
+        }
         Step::Go
     }
 

@@ -84,7 +84,7 @@ impl Plan {
 
     /// The RCPT command of recipient `index`; nothing for one that is decided.
     pub(crate) fn rcpt(&self, index: usize) -> &str {
-        self.recipients[index].as_deref().unwrap_or_default()
+        self.recipients.get(index).and_then(|rcpt| rcpt.as_deref().ok()).unwrap_or_default()
     }
 }
 
@@ -181,6 +181,7 @@ mod tests {
         assert!(header.mail.ends_with(" BODY=8BITMIME SMTPUTF8"), "{}", header.mail);
     }
 
+    // Proves: B-utf8-local
     #[test]
     fn a_domain_alone_goes_as_a_labels() {
         let to = ["c@münchen.example", "d@e.example"];
@@ -199,6 +200,7 @@ mod tests {
         assert_eq!(plan.rcpt(0), "RCPT TO:<jörg@münchen.example>");
     }
 
+    // Proves: B-utf8-local, B-8bit
     #[test]
     fn each_extension_is_named_only_if_it_is_offered() {
         let eight = b"A: b\n\n\xfc\n";
