@@ -103,6 +103,7 @@ fn test(part: &Part, mutants: &[Mutant], record: &mut Record) -> Result {
     record.take_up(&folder.join("mutants.out"))?;
     let tree = folder.join("tree");
     copy::workspace(&tree)?;
+    part.files().try_for_each(|file| copy::touch(&tree.join(file)))?;
     let mut left: Vec<&Mutant> =
         mutants.iter().filter(|mutant| !record.is_detected(mutant)).collect();
     println!(

@@ -103,6 +103,11 @@ impl Plan {
 }
 
 impl Part {
+    /// The files, in the workspace.
+    pub(super) fn files(&self) -> impl Iterator<Item = String> {
+        self.files.iter().map(|file| format!("crates/{}/{file}", self.package))
+    }
+
     /// The arguments of cargo-mutants that choose the files.
     pub(super) fn selection(&self) -> Vec<String> {
         let mut words = vec![format!("--package={}", self.package)];
