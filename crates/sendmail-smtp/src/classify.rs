@@ -97,9 +97,7 @@ impl Ledger {
 
     /// Judges a reply that came before the final dot was sent, whose message is not complete.
     pub(crate) fn early(&mut self, reply: &WireReply) -> Step {
-        if matches!(reply.code() / 100, 4 | 5) && reply.code() != 421 {
-            self.decide(|slot| *slot == Slot::Taken, &refused_or_deferred(reply));
-        }
+        self.decide(|slot| *slot == Slot::Taken, &refused_or_deferred(reply));
         self.unexpected(reply)
     }
 
