@@ -17,6 +17,7 @@
 #![expect(clippy::print_stdout, reason = "this program talks to the person who started it")]
 
 mod ci;
+mod claims;
 mod deny;
 mod fuzz;
 mod programs;
@@ -43,6 +44,8 @@ enum Task {
     Test(test::Arguments),
     Ci(ci::Arguments),
     Tidy(tidy::Arguments),
+    Claims(claims::Arguments),
+    Prove(claims::Prove),
     Deny(deny::Arguments),
     Fuzz(fuzz::Arguments),
     Bench(programs::Bench),
@@ -54,6 +57,8 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Ci(arguments) => ci::run(&arguments),
         Task::Tidy(_) => tidy::run(),
+        Task::Claims(arguments) => claims::run(&arguments),
+        Task::Prove(arguments) => claims::prove(&arguments),
         Task::Deny(arguments) => deny::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Bench(arguments) => programs::bench(&arguments),
