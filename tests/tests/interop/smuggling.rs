@@ -97,6 +97,7 @@ async fn the_lenient_relay_takes_two_mails_from_a_careless_client() {
     assert_eq!(arrived[1].recipients, ["victim@example.net"]);
 }
 
+// Proves: I14, A-smuggling
 #[tokio::test(flavor = "multi_thread")]
 async fn through_a_stock_postfix_each_is_one_mail() {
     let queue = Queue::new();

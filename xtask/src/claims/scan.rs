@@ -138,12 +138,12 @@ fn function_name(text: &str) -> Option<&str> {
     identifier(rest.strip_prefix("fn ")?).map(|(name, _)| name)
 }
 
-/// The case of a macro that a text begins with: `name: …`, `name,` or `body => name, name;`.
+/// The case of a macro that a text begins with: `name: …`, `name,`, `name;` or `body => name, name;`.
 fn case(text: &str) -> Option<(&str, Vec<String>)> {
     let (name, rest) = identifier(text)?;
     match rest.trim_start() {
         rest if rest.starts_with("=>") => Some((name, runs_in(rest)?)),
-        rest if rest.starts_with([':', ',']) && !rest.starts_with("::") => {
+        rest if rest.starts_with([':', ',', ';']) && !rest.starts_with("::") => {
             Some((name, vec![name.to_owned()]))
         }
         _ => None,
