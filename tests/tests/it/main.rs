@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
 mod crashes;
+mod long_run;
 mod races;
 mod takeover;
