@@ -4,19 +4,27 @@ use std::process::Command;
 
 use crate::shell::{self, Failure, Result, root, succeeds};
 
+/// How long each target runs if nobody says.
+const DEFAULT_SECONDS: u64 = 20;
+
 /// Runs the targets in `fuzz/`, each for a while.
 ///
 /// It needs the nightly toolchain and cargo-fuzz, which are installed if they are missing.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// How long each target runs
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_SECONDS)]
     seconds: u64,
     /// Install nothing; use what is there
     #[arg(long)]
     no_install: bool,
     /// Which targets; all of them if none is named
     targets: Vec<String>,
+}
+
+/// Runs these targets for as long as each runs by default.
+pub(crate) fn for_a_while(targets: Vec<String>) -> Result {
+    run(&Arguments { seconds: DEFAULT_SECONDS, no_install: false, targets })
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result {

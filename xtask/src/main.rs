@@ -18,6 +18,7 @@
 #![expect(clippy::print_stdout, reason = "this program talks to the person who started it")]
 
 mod ci;
+mod claims;
 mod deny;
 mod fuzz;
 mod hostile;
@@ -47,6 +48,8 @@ enum Task {
     Test(test::Arguments),
     Ci(ci::Arguments),
     Tidy(tidy::Arguments),
+    Claims(claims::Arguments),
+    Prove(claims::Prove),
     Deny(deny::Arguments),
     Fuzz(fuzz::Arguments),
     Hostile(hostile::Arguments),
@@ -60,6 +63,8 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Ci(arguments) => ci::run(&arguments),
         Task::Tidy(_) => tidy::run(),
+        Task::Claims(arguments) => claims::run(&arguments),
+        Task::Prove(arguments) => claims::prove(&arguments),
         Task::Deny(arguments) => deny::run(&arguments).map(drop),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Hostile(arguments) => hostile::run(&arguments),

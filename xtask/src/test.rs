@@ -1,5 +1,6 @@
 //! `cargo xtask test`.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -29,7 +30,36 @@ pub(crate) struct Arguments {
     pub(crate) args: Vec<String>,
 }
 
+/// Runs all tests of a package whose names contain one of these, and fails if one of the names was not
+/// among those that passed: a test that is not there proves nothing, and neither does one that was skipped.
+pub(crate) fn run_named(package: &str, names: &BTreeSet<&str>, no_install: bool) -> Result {
+    let mut args = vec!["-p".to_owned(), package.to_owned(), "--".to_owned()];
+    args.extend(names.iter().map(|name| (*name).to_owned()));
+    let mut left = names.clone();
+    run_hearing(&Arguments { no_skip: true, no_install, args }, &mut |line| {
+        if let Some(passed) = passed(line) {
+            left.remove(passed);
+        }
+    })?;
+    if left.is_empty() {
+        return Ok(());
+    }
+    let left: Vec<&str> = left.into_iter().collect();
+    Err(Failure::new(format!("{package} did not run {}", left.join(", "))))
+}
+
+/// The test that a line says has passed, without its modules: `test a::b::name ... ok`.
+fn passed(line: &str) -> Option<&str> {
+    let path = line.trim_end().strip_prefix("test ")?.strip_suffix(" ... ok")?;
+    let path = path.trim_end_matches(" - should panic");
+    path.rsplit("::").next()
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result {
+    run_hearing(arguments, &mut |_| {})
+}
+
+fn run_hearing(arguments: &Arguments, hear: &mut dyn FnMut(&str)) -> Result {
     let provisions = provision::provide(!arguments.no_install);
     let folder = root().join("target/interop");
     let skips = folder.join("skips");
@@ -51,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
         command.env("SENDMAIL_TEST_NO_SKIP", "1");
     }
 
-    let (mut tally, status) = count(&mut command)?;
+    let (mut tally, status) = count(&mut command, hear)?;
     let skipped = lines_of(&skips);
     tally.skipped_themselves(skipped.len());
     report(&provisions, &skipped);
@@ -67,8 +97,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     }
 }
 
-/// Runs `command`, shows what it prints, and counts.
-fn count(command: &mut Command) -> Result<(Tally, ExitStatus)> {
+/// Runs `command`, shows what it prints, counts, and lets `hear` have each line.
+fn count(command: &mut Command, hear: &mut dyn FnMut(&str)) -> Result<(Tally, ExitStatus)> {
     announce(command);
     let mut child =
         command.stdout(Stdio::piped()).spawn().map_err(|error| cannot_start(command, &error))?;
@@ -81,6 +111,7 @@ fn count(command: &mut Command) -> Result<(Tally, ExitStatus)> {
             let text = String::from_utf8_lossy(&line);
             print!("{text}");
             tally.add_line(&text);
+            hear(&text);
             line.clear();
         }
     }
@@ -100,5 +131,21 @@ fn report(provisions: &Provisions, skipped: &[String]) {
     }
     for line in skipped {
         println!("{line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_tests_that_passed_count_as_run() {
+        assert_eq!(passed("test a::b::name ... ok\n"), Some("name"));
+        assert_eq!(passed("test name ... ok"), Some("name"));
+        assert_eq!(passed("test name - should panic ... ok"), Some("name"));
+        for other in ["test name ... FAILED", "test name ... ignored", "test result: ok. 1 passed"]
+        {
+            assert_eq!(passed(other), None, "{other}");
+        }
     }
 }

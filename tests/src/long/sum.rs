@@ -11,7 +11,7 @@ pub struct Sum {
     seeds: Vec<u64>,
     dates: Vec<String>,
     planned: u64,
-    begun: u64,
+    broken_off: u64,
     fights: u64,
     races: Vec<Race>,
     total: Fight,
@@ -30,7 +30,7 @@ impl Sum {
                     sum.seeds.push(run.seed);
                     sum.planned += run.rounds + run.races;
                 }
-                Line::Begun { .. } => sum.begun += 1,
+                Line::Begun { .. } => {}
                 Line::Fight(fight) => {
                     sum.add(fight);
                     sum.fail(
@@ -49,6 +49,10 @@ impl Sum {
                 }
             }
         }
+        // A round that begins behind one without a result; the last one may still run.
+        let begun = |line: &Line| matches!(line, Line::Begun { .. });
+        let pairs = lines.windows(2).filter(|pair| pair.iter().all(begun));
+        sum.broken_off = pairs.count() as u64;
         sum.dates.sort();
         sum
     }
@@ -117,9 +121,8 @@ impl fmt::Display for Sum {
             |date: Option<&String>| date.map_or("-", |date| &date[..date.len().min(16)]).to_owned();
         writeln!(f, "long runs, seeds {}", seeds.join(", "))?;
         writeln!(f, "  {} to {} UTC", date(first), date(last))?;
-        let broken_off = self.begun.saturating_sub(done);
-        let rounds =
-            format!("{done} of {} rounds, {broken_off} broken off and begun anew", self.planned);
+        let (planned, broken_off) = (self.planned, self.broken_off);
+        let rounds = format!("{done} of {planned} rounds, {broken_off} broken off and begun anew");
         writeln!(f, "  {rounds}, {:.0} min", self.minutes())?;
         let total = &self.total;
         let kills = format!(

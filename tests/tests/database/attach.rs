@@ -11,7 +11,9 @@ use sqlx::Connection;
 use crate::support::{ORDER, Shop, Tested, mail, on_each_server};
 
 on_each_server! {
+    // Proves: D-attach
     goes_with_its_transaction => attach_commits_postgres, attach_commits_mariadb;
+    // Proves: D-attach
     goes_with_its_savepoint => attach_savepoint_postgres, attach_savepoint_mariadb;
     goes_with_a_raw_transaction => attach_raw_postgres, attach_raw_mariadb;
     is_not_sent_if_it_cannot_be_staged => attach_unstaged_postgres, attach_unstaged_mariadb;

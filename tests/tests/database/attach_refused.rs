@@ -10,7 +10,9 @@ use sqlx::{MySql, Postgres};
 use crate::support::{ORDER, Shop, Tested, mail, on_each_server};
 
 on_each_server! {
+    // Proves: D-outside
     in_autocommit => refused_autocommit_postgres, refused_autocommit_mariadb;
+    // Proves: D-outside
     after_a_raw_commit => refused_raw_commit_postgres, refused_raw_commit_mariadb;
     in_another_database => refused_wrong_database_postgres, refused_wrong_database_mariadb;
     without_the_tables => refused_no_tables_postgres, refused_no_tables_mariadb;
@@ -130,6 +132,7 @@ async fn refused_unlogged_table_postgres() {
 }
 
 /// A statement that makes a table has committed the transaction, and the driver does not know.
+// Proves: D-outside
 #[tokio::test]
 async fn refused_after_an_implicit_commit_mariadb() {
     let test = "refused_after_an_implicit_commit_mariadb";

@@ -43,8 +43,11 @@ async fn order<DB: Fenced>(tx: &mut MailTransaction<DB>) {
 }
 
 on_each_server! {
+    // Proves: I19
     dropped => a_commit_dropped_at_any_poll_on_postgres, a_commit_dropped_at_any_poll_on_mariadb;
+    // Proves: I19
     cut => a_line_cut_at_the_commit_on_postgres, a_line_cut_at_the_commit_on_mariadb;
+    // Proves: I19
     out_of_reach => postgres_out_of_reach_is_unknown_and_asked_again,
         mariadb_out_of_reach_is_unknown_and_asked_again;
     hung => a_postgres_that_hangs_holds_nobody_up, a_mariadb_that_hangs_holds_nobody_up;
@@ -158,6 +161,7 @@ async fn ended<DB: Fenced>(test: &str) {
     assert_eq!(markers(&pool).await, 0);
 }
 
+// Proves: I19
 #[tokio::test]
 async fn a_transaction_that_failed_is_rolled_back_though_the_driver_says_ok() {
     let test = "a_transaction_that_failed_is_rolled_back_though_the_driver_says_ok";

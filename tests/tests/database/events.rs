@@ -33,6 +33,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// How many messages are settled when events run short; each has two events.
 const BATCH: usize = 100;
 
+// Proves: D-effects
 #[tokio::test]
 async fn on_postgres_a_killed_handler_has_each_effect_once() {
     let test = "on_postgres_a_killed_handler_has_each_effect_once";
@@ -40,6 +41,7 @@ async fn on_postgres_a_killed_handler_has_each_effect_once() {
     check(&server.create_database("killed_handler").unwrap()).await;
 }
 
+// Proves: D-effects
 #[tokio::test]
 async fn on_mariadb_a_killed_handler_has_each_effect_once() {
     let test = "on_mariadb_a_killed_handler_has_each_effect_once";
@@ -47,6 +49,7 @@ async fn on_mariadb_a_killed_handler_has_each_effect_once() {
     check(&server.create_database("killed_handler").unwrap()).await;
 }
 
+// Proves: D-effects
 #[tokio::test]
 async fn on_sqlite_a_killed_handler_has_each_effect_once() {
     let folder = tempfile::tempdir().unwrap();

@@ -205,6 +205,7 @@ fn suite<H: ExternalHarness>() {
     }
 }
 
+// Proves: D-fence
 #[test]
 fn postgres_keeps_the_contract_whatever_its_sessions_isolation() {
     if Postgres::shared("postgres_keeps_the_contract_whatever_its_sessions_isolation").is_some() {
@@ -213,6 +214,7 @@ fn postgres_keeps_the_contract_whatever_its_sessions_isolation() {
     }
 }
 
+// Proves: D-fence
 #[test]
 fn mariadb_keeps_the_contract_whatever_its_sessions_isolation() {
     if MariaDb::shared("mariadb_keeps_the_contract_whatever_its_sessions_isolation").is_some() {
@@ -222,6 +224,7 @@ fn mariadb_keeps_the_contract_whatever_its_sessions_isolation() {
 }
 
 on_each_server! {
+    // Proves: D-fence
     a_hundred_agree => a_hundred_fences_agree_on_postgres, a_hundred_fences_agree_on_mariadb;
     a_missing_table => a_dropped_table_on_postgres, a_dropped_table_on_mariadb;
     left_open => left_open_on_postgres, left_open_on_mariadb;
@@ -230,6 +233,7 @@ on_each_server! {
 
 /// InnoDB shows a commit before its log has it. So whatever is answered as committed is preceded by a write
 /// of the same session, which is durable only if the earlier ones are; and it leaves nothing.
+// Proves: D-seen
 #[tokio::test]
 async fn mariadb_is_written_to_before_anything_is_called_committed() {
     let test = "mariadb_is_written_to_before_anything_is_called_committed";
@@ -354,6 +358,7 @@ async fn ends_later<DB: Fenced>(
     assert_eq!(store.fence(id, Duration::ZERO).await.unwrap(), Decision::Committed);
 }
 
+// Proves: D-undecidable
 #[tokio::test]
 async fn a_read_only_mariadb_is_refused_though_its_superuser_could_write() {
     let test = "a_read_only_mariadb_is_refused_though_its_superuser_could_write";
@@ -377,6 +382,7 @@ async fn a_read_only_mariadb_is_refused_though_its_superuser_could_write() {
     assert_eq!(store.fence(id, Duration::ZERO).await.unwrap(), Decision::Aborted);
 }
 
+// Proves: D-undecidable
 #[tokio::test]
 async fn a_read_only_postgres_is_refused() {
     let test = "a_read_only_postgres_is_refused";
@@ -405,6 +411,7 @@ async fn a_table_without_transactions_is_refused_by_each_fence() {
     assert!(SqlDecisionStore::connect(pool, Arc::new(SystemClock), queue()).await.is_err());
 }
 
+// Proves: D-relaxed
 #[tokio::test]
 async fn relaxed_settings_of_servers_are_found() {
     let test = "relaxed_settings_of_servers_are_found";

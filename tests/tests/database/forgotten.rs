@@ -36,6 +36,7 @@ async fn later<DB: Whole>(world: &World<DB>) -> Recovery {
 }
 
 /// The finisher dies after it has published the mail, before it deletes the marker.
+// Proves: D-markers
 async fn a_marker_that_was_left_is_cleaned_up<DB: Whole>(test: &str) {
     let Some(world) = World::<DB>::open(test).await else { return };
     let process = world.process().await;

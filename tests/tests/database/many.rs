@@ -26,6 +26,7 @@ const OPEN: u32 = 44;
 /// it is to be asked again.
 const ROUNDS: usize = 20;
 
+// Proves: D-fence
 async fn a_hundred_recoveries_decide_once<DB: Whole>(test: &str) {
     let Some(world) = World::<DB>::open(test).await else { return };
     let dead = world.process().await;

@@ -76,6 +76,7 @@ async fn run<DB: Whole>(connection: &mut sqlx::pool::PoolConnection<DB>, sql: &s
     DB::execute(connection, sql).await.unwrap();
 }
 
+// Proves: D-outlives
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_outlives_its_client_sends_once_postgres() {
     let test = "a_commit_that_outlives_its_client_sends_once_postgres";
@@ -85,6 +86,7 @@ async fn a_commit_that_outlives_its_client_sends_once_postgres() {
     assert_eq!(world.copies(1), [1]);
 }
 
+// Proves: D-outlives
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_backend_is_terminated_never_sends_postgres() {
     let test = "a_commit_whose_backend_is_terminated_never_sends_postgres";
@@ -99,6 +101,7 @@ async fn a_commit_whose_backend_is_terminated_never_sends_postgres() {
 }
 
 /// The commit waits for a replica that never comes: it is in the binary log, and not in the tables.
+// Proves: D-outlives
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_outlives_its_client_sends_once_mariadb() {
     let test = "a_commit_that_outlives_its_client_sends_once_mariadb";
@@ -148,6 +151,7 @@ async fn held_on_mariadb(
     Some((server, world, holder, client))
 }
 
+// Proves: D-outlives
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_connection_is_killed_never_sends_mariadb() {
     let test = "a_commit_whose_connection_is_killed_never_sends_mariadb";
@@ -173,6 +177,7 @@ async fn a_commit_that_the_server_gives_up_never_sends_mariadb() {
 }
 
 /// The connection of a forgotten transaction stays open as long as its process, and so does the question.
+// Proves: D-forgotten
 async fn forgotten_transactions_end_with_their_process<DB: Whole>(test: &str) {
     let Some(world) = World::<DB>::open(test).await else { return };
     let mut client = Client::start(&world.url, &world.queue, "forget");
@@ -188,6 +193,7 @@ async fn forgotten_transactions_end_with_their_process<DB: Whole>(test: &str) {
     assert_eq!((world.copies(2), world.discarded().await.len()), (vec![0, 1], 1));
 }
 
+// Proves: D-forgotten
 async fn a_panic_sends_nothing<DB: Whole>(test: &str) {
     let Some(world) = World::<DB>::open(test).await else { return };
     let mut client = Client::start(&world.url, &world.queue, "panic");
@@ -200,6 +206,7 @@ async fn a_panic_sends_nothing<DB: Whole>(test: &str) {
     assert_eq!((world.copies(2), world.discarded().await.len()), (vec![0, 1], 1));
 }
 
+// Proves: D-forgotten
 async fn a_runtime_that_is_shut_down_loses_nothing<DB: Whole>(test: &str) {
     let Some(world) = World::<DB>::open(test).await else { return };
     let mut client = Client::start(&world.url, &world.queue, "shutdown");

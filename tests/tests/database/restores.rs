@@ -39,6 +39,7 @@ async fn restored<DB: Whole>(test: &str, frozen: bool) -> Option<World<DB>> {
 }
 
 /// The mail goes as its order: there is none of order 2 any more. It can be put back.
+// Proves: D-restores
 async fn the_database_is_restored<DB: Whole>(test: &str) {
     let Some(world) = restored::<DB>(test, false).await else { return };
     world.settle().await;
@@ -52,6 +53,7 @@ async fn the_database_is_restored<DB: Whole>(test: &str) {
     assert_eq!((world.copies(2), world.discarded().await.len()), (vec![1, 1], 0));
 }
 
+// Proves: D-restores
 async fn the_database_is_restored_under_a_frozen_queue<DB: Whole>(test: &str) {
     let Some(world) = restored::<DB>(test, true).await else { return };
     let ids = world.undecided().await;
@@ -96,6 +98,7 @@ async fn queue_restored<DB: Whole>(world: &World<DB>) {
     copy(backup.path(), &world.queue);
 }
 
+// Proves: D-restores
 async fn the_queue_is_restored<DB: Whole>(test: &str) {
     let Some(world) = World::<DB>::open(test).await else { return };
     queue_restored(&world).await;
@@ -125,6 +128,7 @@ async fn the_queue_is_restored_before_the_markers_are_deleted<DB: Whole>(test: &
     assert_eq!(world.copies(1), [2]);
 }
 
+// Proves: D-restores
 async fn two_hosts_share_a_database<DB: Whole>(test: &str) {
     let Some(here) = World::<DB>::open(test).await else { return };
     let there = here.beside().await;
@@ -156,6 +160,7 @@ async fn two_hosts_share_a_database<DB: Whole>(test: &str) {
 }
 
 /// Staging gets a copy of production's database, and a queue of its own.
+// Proves: D-restores
 async fn the_database_is_cloned<DB: Whole>(test: &str) {
     if World::<DB>::can_back_up(test).is_none() {
         return;

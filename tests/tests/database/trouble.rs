@@ -113,6 +113,7 @@ async fn a_table_that_was_dropped_and_made_anew<DB: Whole>(test: &str) {
 }
 
 /// The address leads to another database now, which has the tables as well.
+// Proves: D-undecidable
 async fn another_database_at_the_same_address<DB: Whole>(test: &str) {
     let Some(world) = World::<DB>::open(test).await else { return };
     two(&world).await;
@@ -286,6 +287,7 @@ async fn has_no_room<DB: Whole>(world: &World<DB>, make_room: impl Future<Output
     assert_eq!(world.copies(3), [1, 0, 1]);
 }
 
+// Proves: D-undecidable
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_sqlite() {
     let mut world = World::<Sqlite>::open("a_full_disk_sqlite").await.unwrap();
@@ -294,6 +296,7 @@ async fn a_full_disk_sqlite() {
     has_no_room(&world, world.run("PRAGMA max_page_count = 1000000")).await;
 }
 
+// Proves: D-undecidable
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_postgres() {
     let test = "a_full_disk_postgres";
@@ -309,6 +312,7 @@ async fn a_full_disk_postgres() {
 }
 
 /// The server gives up when it cannot write a page: nobody can be asked until it has room and is started.
+// Proves: D-undecidable
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_mariadb() {
     let test = "a_full_disk_mariadb";

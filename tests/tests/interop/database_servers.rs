@@ -36,6 +36,7 @@ fn configuration(queue: &Queue, url: &str, more: &str) -> String {
     format!("[databases.shop]\nurl = '{user}@{rest}'\npassword_file = '{file}'\n{more}\n")
 }
 
+// Proves: D-relaxed
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_may_forget_is_told_of_and_refused_where_it_must_not() {
     let test = "a_database_that_may_forget_is_told_of_and_refused_where_it_must_not";

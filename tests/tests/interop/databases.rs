@@ -24,6 +24,7 @@ fn told(lines: &[Value]) -> Vec<(&str, &str)> {
     told
 }
 
+// Proves: D-attach, F-window-kill
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_of_killed_shops_are_decided_by_what_the_database_says() {
     let queue = Queue::new();
@@ -67,6 +68,7 @@ async fn orders_of_killed_shops_are_decided_by_what_the_database_says() {
     assert!(queue.list().await.is_empty());
 }
 
+// Proves: D-undecidable
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_cannot_be_reached_holds_up_no_other_mail() {
     let mut queue = Queue::new();
@@ -106,6 +108,7 @@ async fn a_database_that_cannot_be_reached_holds_up_no_other_mail() {
     assert!(queue.list().await.is_empty());
 }
 
+// Proves: D-undecidable
 #[tokio::test(flavor = "multi_thread")]
 async fn no_other_database_is_asked_and_the_operator_is_told_what_to_configure() {
     let queue = Queue::new();
@@ -163,6 +166,7 @@ async fn without_its_tables_a_database_decides_nothing() {
     assert_eq!(server.messages().len(), 2);
 }
 
+// Proves: D-markers
 #[tokio::test(flavor = "multi_thread")]
 async fn a_committed_mail_that_is_gone_is_an_alarm() {
     let queue = Queue::new();

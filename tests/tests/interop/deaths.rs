@@ -59,6 +59,7 @@ async fn a_message_that_kills_its_worker_three_times_is_held() {
     assert!(held[0]["detail"].as_str().unwrap().contains("3 workers died"), "{held:?}");
 }
 
+// Proves: I8, F-send-kill
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_dies_before_the_handover_makes_no_duplicate() {
     let queue = Queue::new();
@@ -74,6 +75,7 @@ async fn a_worker_that_dies_before_the_handover_makes_no_duplicate() {
     assert_eq!(queue.events_of("sent").await[0]["attempt"], 2);
 }
 
+// Proves: I12, F-claim-kill
 #[tokio::test(flavor = "multi_thread")]
 async fn another_processor_takes_over_at_its_next_look() {
     let queue = Queue::new();
@@ -116,6 +118,7 @@ async fn a_processor_that_stands_still_keeps_what_it_has() {
     assert!(queue.events_of("possible-duplicate").await.is_empty());
 }
 
+// Proves: Q-stop
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_finishes_what_is_on_the_wire_and_gives_back_the_rest() {
     for signal in [Signal::TERM, Signal::INT] {
@@ -145,6 +148,7 @@ async fn a_stop_finishes_what_is_on_the_wire_and_gives_back_the_rest() {
     }
 }
 
+// Proves: Q-stop
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_stops_at_once_and_loses_nothing() {
     let queue = Queue::new();
@@ -200,6 +204,7 @@ async fn what_a_living_producer_has_prepared_is_left_to_it() {
     alive.kill().await;
 }
 
+// Proves: I2, F-prepare-kill
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_prepared_by_the_dead_is_discarded_and_what_was_committed_is_sent() {
     let queue = Queue::new();
@@ -252,7 +257,7 @@ async fn an_operator_cannot_decide_against_the_one_who_knows() {
     assert_eq!(report.code, Some(66), "{report:?}");
 }
 
-// Proves: B-unknown-format
+// Proves: B-unknown-format, Q-newer
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_of_a_newer_format_stays_untouched_and_is_reported() {
     let queue = Queue::new();
@@ -277,7 +282,7 @@ async fn a_message_of_a_newer_format_stays_untouched_and_is_reported() {
     assert!(queue.events_of("damaged").await.is_empty());
 }
 
-// Proves: B-unknown-format
+// Proves: B-unknown-format, Q-newer
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_of_a_newer_layout_is_not_touched_at_all() {
     let queue = Queue::new();

@@ -4,6 +4,7 @@ use sendmail_testkit::smtp::{At, Do, Script, ScriptedServer};
 
 use crate::support::{Daemon, Queue, files_in, mail};
 
+// Proves: I14
 #[tokio::test(flavor = "multi_thread")]
 async fn the_relay_gets_the_bytes_as_they_were_and_the_queue_is_empty() {
     let queue = Queue::new();
@@ -43,6 +44,7 @@ async fn a_message_that_is_complete_is_not_changed_by_a_byte() {
     assert_eq!(String::from_utf8(received.bytes).unwrap(), raw);
 }
 
+// Proves: I11
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_relay_is_down_nothing_is_attempted_and_afterwards_all_is_delivered() {
     let queue = Queue::new();
@@ -87,6 +89,7 @@ async fn a_relay_that_comes_back_gets_everything_from_a_processor_that_runs_on()
     run.kill().await;
 }
 
+// Proves: I9
 #[tokio::test(flavor = "multi_thread")]
 async fn of_three_recipients_each_gets_what_was_answered_for_it() {
     let queue = Queue::new().configured("[delivery]\nfirst_retry = \"200ms\"\n");

@@ -46,6 +46,7 @@ fn left(queue: &Queue) -> Vec<PathBuf> {
         .collect()
 }
 
+// Proves: Q-peers
 #[tokio::test(flavor = "multi_thread")]
 async fn three_hundred_messages_of_zope_are_delivered_once_each() {
     let Some(python) = demand::zope_python() else { return };
@@ -71,6 +72,7 @@ async fn three_hundred_messages_of_zope_are_delivered_once_each() {
     assert_eq!(sink.messages().len(), 300);
 }
 
+// Proves: Q-peers
 #[tokio::test(flavor = "multi_thread")]
 async fn three_hundred_messages_of_repoze_are_delivered_once_each() {
     let Some(python) = demand::zope_python() else { return };
@@ -120,6 +122,7 @@ async fn what_zope_has_locked_is_left_to_it() {
 
 /// Both processors at once on the same messages, which are old, as after an outage: whoever has the
 /// lock sends, and the other keeps away.
+// Proves: Q-peers
 #[tokio::test(flavor = "multi_thread")]
 async fn zopes_processor_and_ours_share_a_queue_and_nothing_is_sent_twice() {
     let Some(python) = demand::zope_python() else { return };

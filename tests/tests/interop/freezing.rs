@@ -5,6 +5,7 @@ use sendmail_testkit::smtp::{At, Do, Script, ScriptedServer};
 
 use crate::support::{Daemon, Queue, Sink, die, mail, until};
 
+// Proves: D-restores
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_queue_takes_mail_and_neither_sends_nor_decides() {
     let queue = Queue::new();

@@ -23,6 +23,7 @@ async fn all_three_arrive(queue: &Queue) {
     assert!(queue.list().await.is_empty());
 }
 
+// Proves: I18
 #[tokio::test(flavor = "multi_thread")]
 async fn pythons_mailbox_reads_the_queue_and_flags_what_is_in_it() {
     let Some(python) = demand::program("python3") else { return };
@@ -46,6 +47,7 @@ async fn pythons_mailbox_reads_the_queue_and_flags_what_is_in_it() {
     all_three_arrive(&queue).await;
 }
 
+// Proves: I18
 #[tokio::test(flavor = "multi_thread")]
 async fn mutt_reads_the_queue_and_marks_it_old() {
     let Some(mutt) = demand::program("mutt") else { return };
@@ -91,6 +93,7 @@ async fn mutt_sees(mutt: &Path, script: &Path, queue: &Queue, read_only: bool) -
     seen.unwrap_or_else(|error| panic!("{error}: {done:?}")).replace("\r\n", "\n")
 }
 
+// Proves: I18
 #[tokio::test(flavor = "multi_thread")]
 async fn dovecot_opens_every_folder_writes_its_indexes_and_nothing_is_lost() {
     let queue = queue_of_three().await;

@@ -3,6 +3,7 @@
 
 use sendmail_tests::crash;
 
+// Proves: I1, I2, I3, I8, F-dot-kill, F-record-kill
 #[tokio::test]
 async fn what_was_committed_arrives_whoever_is_killed() {
     let folder = tempfile::tempdir().unwrap();

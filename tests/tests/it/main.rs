@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
 mod crashes;
+mod long_run;
 mod memory;
 mod races;
 mod takeover;

@@ -20,6 +20,7 @@ const PACE: Pace = Pace {
 /// What the one that lives may take to notice: its poll interval, and a second.
 const NOTICE: Duration = Duration::from_secs(2);
 
+// Proves: I12
 #[tokio::test]
 async fn one_of_two_processors_is_killed_and_all_is_delivered_soon() {
     let folder = tempfile::tempdir().unwrap();

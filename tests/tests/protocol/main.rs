@@ -31,11 +31,13 @@ use scenes::Scene;
 use search::{Model, Next, Wrong, explore};
 use steps::Step;
 
+// Proves: D-interleavings, I1, I2, I3, F-window-kill, F-window-power
 #[test]
 fn the_protocol_holds_in_every_small_scene() {
     check(Scene::all());
 }
 
+// Proves: D-interleavings
 #[test]
 fn the_protocol_holds_for_three_processes() {
     check(vec![Scene::impatient().with_processes(3)]);
@@ -46,6 +48,7 @@ fn the_protocol_holds_for_two_mails() {
     check(vec![Scene::two_impatient(), Scene::two_mails().with_processes(2)]);
 }
 
+// Proves: D-interleavings
 #[test]
 fn the_protocol_holds_for_a_savepoint_rolled_back() {
     check(vec![Scene::savepoint().with_processes(2)]);
@@ -56,11 +59,13 @@ fn the_protocol_holds_for_a_transaction_run_again() {
     check(vec![Scene::run_again().with_processes(2)]);
 }
 
+// Proves: D-interleavings
 #[test]
 fn every_step_is_needed_where_it_is() {
     check_mutations(mutations::of_steps());
 }
 
+// Proves: D-interleavings
 #[test]
 fn every_rule_is_needed() {
     check_mutations(mutations::of_rules());

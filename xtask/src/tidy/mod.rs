@@ -9,6 +9,7 @@ mod sources;
 
 use std::path::{Path, PathBuf};
 
+use crate::claims;
 use crate::shell::{self, Failure, Result, cargo, root};
 
 /// Checks what compilers do not, and lists everything that is wrong.
@@ -17,7 +18,8 @@ use crate::shell::{self, Failure, Result, cargo, root};
 /// traits say whether they are cancel safe; each source file starts with its documentation, and
 /// each public item has some; there is no unsafe code, and libraries deny what may panic; each member
 /// takes the lints of the workspace; no file names a path of one machine; links between pages lead
-/// somewhere, and the tests that pages name exist.
+/// somewhere, and the tests that pages name exist; each claim of docs/guarantees.md has a test, and its
+/// tables are current.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {}
 
@@ -40,6 +42,8 @@ pub(crate) fn run() -> Result {
         tree.add(name, text.as_deref());
         texts.extend(text.map(|text| (name, text)));
     }
+    problems
+        .extend(claims::check(&texts.iter().map(|(name, text)| (*name, text.as_str())).collect()));
     for (name, text) in &texts {
         let mut found = sources::check(name, text, &own);
         found.extend(pages::check(name, text, &tree));
@@ -55,6 +59,18 @@ pub(crate) fn run() -> Result {
         println!("{problem}");
     }
     Err(Failure::new(format!("{} problems", problems.len())))
+}
+
+/// The files of the tree that are text, named relative to the workspace.
+pub(crate) fn texts() -> Result<Vec<(PathBuf, String)>> {
+    let root = root();
+    let mut files = Vec::new();
+    collect(&root, &mut files)?;
+    let text = |file: PathBuf| {
+        let text = std::fs::read_to_string(&file).ok()?;
+        Some((file.strip_prefix(&root).unwrap_or(&file).to_owned(), text))
+    };
+    Ok(files.into_iter().filter_map(text).collect())
 }
 
 /// Builds the documentation; a public item without any is an error, and so is a broken link.

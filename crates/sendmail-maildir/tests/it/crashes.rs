@@ -13,6 +13,7 @@ use crate::harness::files;
 use crate::support::{Queue, attempt, claim_all, deliver, queue};
 
 /// The outcome is in the journal, and the file could not be moved: whoever takes over carries it out.
+// Proves: Q-delivered, F-unlink-kill
 #[tokio::test]
 async fn an_outcome_that_was_only_recorded_is_carried_out() {
     let place = Queue::new();
@@ -51,6 +52,7 @@ async fn an_outcome_that_was_only_recorded_is_carried_out() {
 }
 
 /// After a crash of the machine handovers may not have reached the disk: every claim counts.
+// Proves: I8, F-dot-power
 #[tokio::test]
 async fn after_another_boot_every_claim_may_have_been_sent() {
     let place = Queue::new();
@@ -71,6 +73,7 @@ async fn after_another_boot_every_claim_may_have_been_sent() {
 }
 
 /// A file that comes back after the crash of the machine, because its unlink was not synced.
+// Proves: Q-delivered
 #[tokio::test]
 async fn a_delivered_message_that_comes_back_is_not_sent_again() {
     let place = Queue::new();

@@ -5,7 +5,7 @@ use sendmail_maildir::MaildirStore;
 
 use crate::support::{Queue, claim_all, deliver, mail, queue};
 
-// Proves: A-flood
+// Proves: A-flood, Q-reserve, F-prepare-full
 #[tokio::test]
 async fn a_disk_that_is_nearly_full_takes_no_message_and_still_delivers() {
     let place = Queue::new();

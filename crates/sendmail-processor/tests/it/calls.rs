@@ -58,6 +58,7 @@ async fn run(mut store: MockQueueStore, mailer: MockMailer) {
     processor.build().unwrap().run_once().await.unwrap();
 }
 
+// Proves: Q-handover
 #[tokio::test]
 async fn begin_handover_and_settlement_come_in_that_order_and_once_each() {
     let mut order = Sequence::new();

@@ -33,6 +33,7 @@ async fn an_empty_queue_is_complete() {
     assert_eq!(summary.to_string(), "0 delivered");
 }
 
+// Proves: I9
 #[tokio::test]
 async fn each_recipient_has_its_own_fate() {
     let bench = Bench::new();
@@ -100,6 +101,7 @@ async fn what_cannot_be_sent_fails_without_the_network() {
     assert_eq!(bench.count(EntryState::Failed).await, 1, "it is kept");
 }
 
+// Proves: Q-policy
 #[tokio::test]
 async fn an_ambiguous_end_goes_by_the_messages_policy() {
     use AmbiguousPolicy::{Drop, Hold, Retry};

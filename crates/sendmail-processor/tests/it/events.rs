@@ -29,6 +29,7 @@ impl EventSink for Hanging {
     }
 }
 
+// Proves: I12
 #[tokio::test]
 async fn a_panicking_sink_is_caught_and_the_others_still_hear() {
     let bench = Bench::new();
@@ -52,6 +53,7 @@ async fn a_hanging_sink_is_left_behind() {
     running.join().await.unwrap();
 }
 
+// Proves: Q-events
 #[tokio::test]
 async fn events_are_heard_as_they_are_logged_in_order_per_message() {
     let bench = Bench::new();

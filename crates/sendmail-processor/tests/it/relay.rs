@@ -7,6 +7,7 @@ use sendmail_testkit::Answer;
 
 use crate::bench::{Bench, DAY};
 
+// Proves: I11
 #[tokio::test]
 async fn a_relay_that_is_down_costs_no_attempt() {
     let bench = Bench::new();
@@ -32,6 +33,7 @@ async fn a_relay_that_is_down_costs_no_attempt() {
     assert_eq!(bench.heard.count(MailEventKind::RelayResumed), 1);
 }
 
+// Proves: I11
 #[tokio::test]
 async fn an_outage_of_six_days_expires_nothing() {
     let bench = Bench::new();
@@ -76,6 +78,7 @@ async fn after_an_outage_what_ran_out_of_time_is_tried_once_more() {
     assert_eq!(bench.mailer.attempts(), 2);
 }
 
+// Proves: I11, A-550
 #[tokio::test]
 async fn a_relay_that_refuses_everything_does_not_empty_the_queue() {
     let bench = Bench::new();

@@ -27,6 +27,7 @@ async fn what_is_queued_while_it_runs_is_delivered() {
     assert_eq!(running.join().await.unwrap().delivered, 5);
 }
 
+// Proves: Q-stop
 #[tokio::test]
 async fn an_orderly_stop_finishes_what_is_on_the_wire_and_gives_back_the_rest() {
     let bench = Bench::new();
@@ -87,6 +88,7 @@ async fn the_library_call_stops_with_its_future() {
     assert_eq!(summary.delivered, 1);
 }
 
+// Proves: I7
 #[tokio::test]
 async fn two_processors_send_nothing_twice() {
     let bench = Bench::new();
@@ -107,6 +109,7 @@ async fn two_processors_send_nothing_twice() {
     }
 }
 
+// Proves: I12
 #[tokio::test]
 async fn a_slow_message_does_not_stop_the_others() {
     let bench = Bench::new();
@@ -251,6 +254,7 @@ impl Recovery for Paced {
     }
 }
 
+// Proves: D-apart
 #[tokio::test]
 async fn a_recovery_runs_again_when_it_wants_to_and_waits_for_no_other() {
     let bench = Bench::new();
@@ -277,6 +281,7 @@ async fn a_recovery_runs_again_when_it_wants_to_and_waits_for_no_other() {
     running.join().await.unwrap();
 }
 
+// Proves: Q-soon
 #[tokio::test]
 async fn what_another_process_stages_is_looked_at_within_milliseconds() {
     let bench = Bench::new();

@@ -22,6 +22,7 @@ async fn a_panicking_mailer_stops_nobody_else() {
     assert_eq!(bench.heard.count(MailEventKind::PossibleDuplicate), 0, "nothing was handed over");
 }
 
+// Proves: I12
 #[tokio::test]
 async fn damaged_and_unreadable_messages_stop_nobody_else() {
     let bench = Bench::new();

@@ -88,10 +88,12 @@ macro_rules! matrix {
 matrix! {
     greeting_4yz: At::Greeting, four() => "error: relay unreachable, temporary";
     greeting_5yz: At::Greeting, five() => "error: relay unreachable";
+    // Proves: I11
     greeting_421: At::Greeting, leave() => "error: relay unreachable, temporary";
     greeting_close: At::Greeting, Do::Close => "error: relay unreachable, temporary";
     greeting_silence: At::Greeting, Do::Silence => "error: timed out, temporary";
     greeting_garbage: At::Greeting, Do::garbage() => "error: protocol error";
+    // Proves: I15, A-endless, S-connect-garbage
     greeting_endless_line: At::Greeting, Do::endless_line() => "error: protocol error";
     greeting_endless_reply: At::Greeting, Do::endless_reply(220) => "error: protocol error";
     greeting_drip: At::Greeting, Do::drip() => "error: timed out, temporary";
@@ -116,6 +118,7 @@ matrix! {
     starttls_drip: At::StartTls, Do::drip() => "error: timed out, temporary";
 
     auth_4yz: At::Auth, Do::reply("454 4.7.0 later") => "error: authentication failed, temporary";
+    // Proves: I11
     auth_5yz: At::Auth, Do::reply("535 5.7.8 no") => "error: authentication failed";
     auth_421: At::Auth, leave() => "error: relay unreachable, temporary";
     auth_close: At::Auth, Do::Close => "error: relay unreachable, temporary";
@@ -179,6 +182,7 @@ matrix! {
     dot_garbage: At::Dot, Do::garbage() => "unknown unknown";
     dot_endless_line: At::Dot, Do::endless_line() => "unknown unknown";
     dot_endless_reply: At::Dot, Do::endless_reply(250) => "unknown unknown";
+    // Proves: I15, A-endless
     dot_drip: At::Dot, Do::drip() => "unknown unknown";
 }
 

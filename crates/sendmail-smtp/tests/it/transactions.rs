@@ -167,6 +167,7 @@ impl Handover for Waiting {
     }
 }
 
+// Proves: Q-handover
 #[tokio::test]
 async fn the_dot_waits_for_the_handover() {
     let relay = Relay::start(Script::new()).await;

@@ -12,6 +12,7 @@ use sqlx::{Connection, Database};
 
 use crate::scene::{Call, Calls, MODES, ORDER, Scene, clock, mail};
 
+// Proves: D-attach
 #[tokio::test]
 async fn a_mail_goes_with_its_transaction() {
     for mode in MODES {
@@ -103,6 +104,7 @@ async fn generic_code_attaches_too() {
 
 /// The message cannot be staged after the marker was left. The marker is taken back: it is not sent, even
 /// if the application commits in spite of the error.
+// Proves: D-attach
 #[tokio::test]
 async fn a_message_that_cannot_be_staged_is_not_sent_even_after_a_commit() {
     for mode in MODES {

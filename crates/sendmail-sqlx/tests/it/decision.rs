@@ -225,6 +225,7 @@ pub(crate) async fn poll_times<T>(times: u32, future: impl Future<Output = T>) -
     .await
 }
 
+// Proves: D-markers
 #[tokio::test]
 async fn old_tombstones_are_removed_a_thousand_rows_at_a_time_and_once_a_minute() {
     let scene = Scene::new(SqliteJournalMode::Wal).await;
@@ -276,6 +277,7 @@ async fn markers_are_deleted_at_most_once_a_minute() {
     }
 }
 
+// Proves: D-undecidable
 #[tokio::test]
 async fn what_cannot_decide_is_refused_with_a_word_of_what_to_do() {
     let connect = async |pool: &SqlitePool| {
@@ -294,6 +296,7 @@ async fn what_cannot_decide_is_refused_with_a_word_of_what_to_do() {
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
 }
 
+// Proves: D-undecidable
 #[tokio::test]
 async fn a_table_that_was_dropped_and_another_database_are_no_answers() {
     let scene = Scene::new(SqliteJournalMode::Wal).await;
@@ -311,6 +314,7 @@ async fn a_table_that_was_dropped_and_another_database_are_no_answers() {
     assert!(error.is_temporary(), "the table can be restored");
 }
 
+// Proves: D-relaxed
 #[tokio::test]
 async fn relaxed_settings_are_found_and_can_be_refused() {
     let scene = Scene::new(SqliteJournalMode::Wal).await;

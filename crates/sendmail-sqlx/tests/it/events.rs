@@ -217,6 +217,7 @@ async fn more_than_a_page_is_consumed_in_one_look() {
     assert_eq!(scene.effects().await, [1; 250]);
 }
 
+// Proves: D-effects
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_consumers_of_one_name_take_turns() {
     let scene = Scene::new(300, &[]).await;
@@ -285,6 +286,7 @@ async fn a_commit_that_fails_is_tried_again() {
     assert_eq!(scene.effects().await, [1]);
 }
 
+// Proves: D-effects
 #[tokio::test]
 async fn a_commit_that_succeeds_and_says_otherwise_is_believed_by_the_cursor() {
     let scene = Scene::new(2, &[End::Commit]).await;
@@ -377,6 +379,7 @@ async fn trouble_that_passes_is_reported_and_waited_out() {
     follower.abort();
 }
 
+// Proves: D-effects
 #[tokio::test]
 async fn a_poll_that_is_dropped_anywhere_repeats_nothing() {
     let scene = Scene::new(400, &[]).await;

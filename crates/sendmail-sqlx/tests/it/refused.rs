@@ -31,6 +31,7 @@ fn is_no_transaction(error: &Error) {
     assert!(error.message().contains("in no transaction; begin one"), "{error}");
 }
 
+// Proves: D-outside
 #[tokio::test]
 async fn a_connection_of_the_pool_in_autocommit() {
     for mode in MODES {
@@ -44,6 +45,7 @@ async fn a_connection_of_the_pool_in_autocommit() {
 }
 
 /// The driver still counts one.
+// Proves: D-outside
 #[tokio::test]
 async fn a_transaction_that_was_committed_behind_the_drivers_back() {
     for mode in MODES {

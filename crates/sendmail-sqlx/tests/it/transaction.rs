@@ -30,6 +30,7 @@ async fn quick(pool: &SqlitePool) -> SqlDecisionStore<Sqlite> {
     store(pool).await.lock_wait(Duration::from_millis(100))
 }
 
+// Proves: I19
 #[tokio::test]
 async fn what_is_told_is_what_the_table_holds() {
     for mode in MODES {
@@ -84,6 +85,7 @@ async fn a_transaction_that_was_ended_by_a_statement_is_told_as_such() {
     assert_eq!(committed_markers(&scene.pool).await, 0);
 }
 
+// Proves: D-attach
 #[tokio::test]
 async fn nested_transactions_are_sqlx_s_own_and_a_forgotten_one_commits_nothing() {
     let scene = Scene::new(SqliteJournalMode::Wal).await;
@@ -124,6 +126,7 @@ async fn a_nested_transaction_that_was_just_dropped_keeps_nothing_from_committin
     }
 }
 
+// Proves: I19
 #[tokio::test]
 async fn a_commit_that_is_dropped_at_any_poll_is_whole() {
     for mode in MODES {

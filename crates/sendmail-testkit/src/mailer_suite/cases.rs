@@ -13,6 +13,7 @@ use super::support::{
 use super::{Behaviour, MailerHarness};
 
 /// Mistake: one result for the whole message, or results in the order of the replies.
+// Proves: I9
 pub async fn one_outcome_per_recipient_in_envelope_order<H: MailerHarness>() {
     let case = "one_outcome_per_recipient_in_envelope_order";
     let Some(harness) = start::<H>(case, mixed()).await else { return };
@@ -23,6 +24,7 @@ pub async fn one_outcome_per_recipient_in_envelope_order<H: MailerHarness>() {
 }
 
 /// Mistake: giving up at the first recipient that is refused.
+// Proves: I9
 pub async fn a_refused_recipient_stops_nobody_else<H: MailerHarness>() {
     let case = "a_refused_recipient_stops_nobody_else";
     let refused = vec!["never@y.example".to_owned()];
@@ -61,6 +63,7 @@ pub async fn all_deferred_is_an_outcome_for_each<H: MailerHarness>() {
 }
 
 /// Mistake: dots that are lost or doubled, an empty line more, changed line ends.
+// Proves: I14
 pub async fn bytes_arrive_exactly_dots_included<H: MailerHarness>() {
     let case = "bytes_arrive_exactly_dots_included";
     let Some(harness) = start::<H>(case, Behaviour::AcceptAll).await else { return };
@@ -137,6 +140,7 @@ pub async fn many_recipients_are_all_served<H: MailerHarness>() {
 
 /// Mistake: no announcement, one for each recipient, or one after the fact: a crash in between would
 /// send the message twice and tell nobody.
+// Proves: Q-handover
 pub async fn handover_comes_before_the_message_is_out_and_once<H: MailerHarness>() {
     let case = "handover_comes_before_the_message_is_out_and_once";
     let Some(harness) = start::<H>(case, Behaviour::AcceptAll).await else { return };
@@ -153,6 +157,7 @@ pub async fn handover_comes_before_the_message_is_out_and_once<H: MailerHarness>
 }
 
 /// Mistake: sending although the record could not be written.
+// Proves: Q-handover
 pub async fn refused_handover_sends_nothing<H: MailerHarness>() {
     let case = "refused_handover_sends_nothing";
     let Some(harness) = start::<H>(case, Behaviour::AcceptAll).await else { return };

@@ -165,6 +165,7 @@ pub async fn an_undecided_proposal_of_a_dead_owner_is_aborted<H: QueueHarness>(h
 }
 
 /// Catches a store whose "aborted" can become "committed".
+// Proves: I2
 pub async fn aborted_is_final<H: QueueHarness>(h: &H) {
     let doomed = h.open().await;
     let (transaction, ids) = proposed(h, &doomed, 2).await;
@@ -197,6 +198,7 @@ pub async fn a_fenced_id_cannot_be_proposed_afterwards<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a store in which a slow finisher publishes what recovery has fenced off.
+// Proves: I2
 pub async fn a_fenced_message_cannot_be_published_afterwards<H: QueueHarness>(h: &H) {
     let doomed = h.open().await;
     let new = mail(h, &doomed, &["a@example.net"]);
@@ -223,6 +225,7 @@ pub async fn a_written_message_of_a_live_owner_is_unfinished<H: QueueHarness>(h:
 }
 
 /// Catches a store that commits half a transaction, or keeps it for ever.
+// Proves: I2, F-prepare-kill
 pub async fn a_crash_before_the_decision_leaves_nothing<H: QueueHarness>(h: &H) {
     let doomed = h.open().await;
     proposed(h, &doomed, 3).await;
@@ -234,6 +237,7 @@ pub async fn a_crash_before_the_decision_leaves_nothing<H: QueueHarness>(h: &H) 
 }
 
 /// Catches a store that loses committed mail.
+// Proves: I1, F-decide-kill, F-publish-kill, I3, I20
 pub async fn a_crash_after_the_decision_is_rolled_forward<H: QueueHarness>(h: &H) {
     let doomed = h.open().await;
     let (transaction, ids) = proposed(h, &doomed, 3).await;
@@ -247,6 +251,7 @@ pub async fn a_crash_after_the_decision_is_rolled_forward<H: QueueHarness>(h: &H
 }
 
 /// Catches a store that takes the first published message for all of them.
+// Proves: I1, F-publish-kill
 pub async fn half_published_is_completed<H: QueueHarness>(h: &H) {
     let doomed = h.open().await;
     let (transaction, ids) = proposed(h, &doomed, 3).await;

@@ -65,6 +65,7 @@ pub async fn events_are_durable_and_in_order<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a store that returns events which nobody can find in the log, or under other ids.
+// Proves: Q-events
 pub async fn returned_events_are_in_the_log<H: QueueHarness>(h: &H) {
     let store = h.open().await;
     let mut returned = Vec::new();
@@ -83,6 +84,7 @@ pub async fn returned_events_are_in_the_log<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a cursor that skips or repeats.
+// Proves: Q-events
 pub async fn cursor_resumes_exactly<H: QueueHarness>(h: &H) {
     let store = h.open().await;
     for _ in 0..5 {
@@ -115,6 +117,7 @@ pub async fn a_page_is_as_long_as_was_asked<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a log in which a reader overtakes a writer and never sees its events.
+// Proves: Q-events
 pub async fn a_cursor_skips_nothing_that_comes_later<H: QueueHarness>(h: &H) {
     const EACH: usize = 20;
     let producer = h.open().await;

@@ -138,6 +138,7 @@ async fn a_panic_after_the_decision_is_left_to_recovery() {
     assert!(pending[0].error.to_string().contains("oops"));
 }
 
+// Proves: I4, I19
 #[tokio::test]
 async fn in_doubt_nothing_is_undone_and_nothing_is_finished() {
     let doubts: [fn() -> Result<()>; 2] = [|| fails(ErrorKind::Uncertain), || panic!("oops")];

@@ -96,6 +96,7 @@ async fn a_handler_sends_mail_in_a_transaction_of_its_own() {
     assert_eq!(scene.failures(), 0);
 }
 
+// Proves: Q-handler
 #[tokio::test]
 async fn a_failure_or_panic_takes_back_its_own_transaction_only() {
     let scene = Scene::new(&[End::Error(ErrorKind::InvalidInput), End::Panic, End::Well]);
@@ -170,6 +171,7 @@ impl CursorStore for Log {
     }
 }
 
+// Proves: Q-handler
 #[tokio::test]
 async fn a_consumer_goes_on_where_another_stopped() {
     let scene = Scene::new(&[]);

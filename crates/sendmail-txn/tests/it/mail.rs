@@ -71,6 +71,7 @@ async fn one_message_alone_is_decided_by_publishing_it() {
     assert_eq!(scene.world.calls(), ["queue write", "queue publish"]);
 }
 
+// Proves: I1
 #[tokio::test]
 async fn several_messages_are_decided_by_one_record() {
     let scene = Scene::new();
@@ -123,6 +124,7 @@ async fn a_database_decides_if_there_is_one() {
     );
 }
 
+// Proves: I2
 #[tokio::test]
 async fn whatever_fails_before_the_decision_leaves_nothing() {
     for call in ["queue write", "queue stage", "other write", "other stage", "queue propose"] {
@@ -186,6 +188,7 @@ async fn after_the_decision_what_cannot_be_published_is_pending() {
     }
 }
 
+// Proves: I2
 #[tokio::test]
 async fn a_rollback_sends_nothing() {
     let scene = Scene::new();
@@ -349,6 +352,7 @@ async fn publishing_waits_for_the_decision_over_all_that_was_written() {
     assert!(matches!(outcome, CommitOutcome::Committed), "{outcome:?}");
 }
 
+// Proves: I4
 #[tokio::test]
 async fn nothing_is_published_or_discarded_in_doubt() {
     let mut log = MockDecisionLog::new();

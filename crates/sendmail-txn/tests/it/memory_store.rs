@@ -66,6 +66,7 @@ impl Scene {
     }
 }
 
+// Proves: I3
 #[tokio::test]
 async fn what_is_committed_is_claimed_by_another_process() {
     let scene = Scene::new();
@@ -106,6 +107,7 @@ async fn a_queue_that_is_full_votes_against_and_takes_mail_later() {
     assert_eq!(scene.claimed().await, ["a"]);
 }
 
+// Proves: I3, F-publish-kill
 #[tokio::test]
 async fn who_dies_after_the_decision_is_finished_by_recovery() {
     let scene = Scene::new();
@@ -145,6 +147,7 @@ async fn who_dies_in_doubt_is_left_until_it_is_dead_and_then_decided() {
     assert_eq!(discarded.len(), 2);
 }
 
+// Proves: I20
 #[tokio::test]
 async fn two_recoveries_at_once_do_no_harm() {
     let scene = Scene::new();

@@ -225,6 +225,7 @@ proptest! {
     }
 }
 
+// Proves: I1
 #[test]
 fn every_step_of_one_transaction_fails_in_every_way() {
     use Op::{Database, Direct, OtherQueue, Queue, Rollback, Savepoint};

@@ -59,6 +59,7 @@ async fn what_is_visible_is_published_in_one_go_and_then_forgotten() {
     assert_eq!(scene.queue.names(Place::Published), ["a", "b"]);
 }
 
+// Proves: I5
 #[tokio::test]
 async fn a_live_and_young_transaction_is_not_fenced() {
     let scene = Scene::new();
@@ -106,6 +107,7 @@ async fn the_queue_itself_answers_unfinished_while_its_owner_lives() {
     assert_eq!(scene.queue.names(Place::Staged), ["a"]);
 }
 
+// Proves: I5
 #[tokio::test]
 async fn in_doubt_everything_is_kept() {
     for call in ["db visible", "db fence"] {
@@ -122,6 +124,7 @@ async fn in_doubt_everything_is_kept() {
     }
 }
 
+// Proves: I5
 #[tokio::test]
 async fn a_resource_that_nobody_knows_is_kept_and_reported() {
     let scene = Scene::new();
@@ -151,6 +154,7 @@ async fn one_that_cannot_be_published_keeps_nobody_back() {
     assert_eq!(scene.queue.names(Place::Published), ["a", "b", "c"]);
 }
 
+// Proves: I20
 #[tokio::test]
 async fn nothing_is_forgotten_before_it_is_published() {
     let id = QueueId::mint(NOW);

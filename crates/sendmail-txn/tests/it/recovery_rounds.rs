@@ -54,6 +54,7 @@ impl Scene {
     }
 }
 
+// Proves: D-apart
 #[tokio::test]
 async fn one_that_does_not_answer_holds_up_no_other() {
     let scene = Scene::new();
@@ -137,6 +138,7 @@ async fn what_was_left_behind_is_forgotten_once_it_is_sure_to_be_published() {
     );
 }
 
+// Proves: Q-gone
 #[tokio::test]
 async fn a_committed_message_that_is_not_there_is_an_alarm_and_stays_remembered() {
     let scene = Scene::new();
@@ -240,6 +242,7 @@ async fn frozen_at(n: usize, fences: usize) -> RecoveryReport {
     recovery.run().await.unwrap()
 }
 
+// Proves: Q-frozen
 #[tokio::test]
 async fn nothing_is_decided_in_a_frozen_queue() {
     for (asked, fences) in [(0, 0), (1, 0), (2, 1)] {
@@ -371,6 +374,7 @@ async fn follow(
     }
 }
 
+// Proves: Q-soon
 #[tokio::test]
 async fn a_commit_that_nobody_tells_of_is_on_its_way_within_milliseconds() {
     let shop = Shop::new();

@@ -36,6 +36,7 @@ fn error(kind: ErrorKind) -> Error {
     Error::new(kind, "do as told", "injected")
 }
 
+// Proves: Q-retried
 #[tokio::test]
 async fn a_transaction_that_is_tried_again_sends_its_mail_once() {
     let scene = Scene::new();
@@ -45,6 +46,7 @@ async fn a_transaction_that_is_tried_again_sends_its_mail_once() {
     assert_eq!(scene.queue.names(Place::Published), ["a"]);
 }
 
+// Proves: Q-retried
 #[tokio::test]
 async fn a_commit_that_fails_is_tried_again_under_a_new_queue_id() {
     let scene = Scene::new();

@@ -13,6 +13,7 @@ impl Scene {
     }
 }
 
+// Proves: I1
 #[tokio::test]
 async fn a_rolled_back_savepoint_takes_its_mail_with_it() {
     let scene = Scene::new();
@@ -28,6 +29,7 @@ async fn a_rolled_back_savepoint_takes_its_mail_with_it() {
     assert_eq!(scene.queue.names(Place::Published), ["a", "d"]);
 }
 
+// Proves: I1
 #[tokio::test]
 async fn who_joined_after_the_savepoint_leaves_with_it() {
     let scene = Scene::new();

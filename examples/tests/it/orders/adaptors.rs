@@ -16,6 +16,7 @@ use super::scene::{Left, Scene};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+// Proves: D-drivers
 #[tokio::test]
 async fn tokio_postgres_goes_with_its_transactions() {
     let Some(scene) = Scene::new("adaptor_tokio_postgres") else { return };
@@ -32,6 +33,7 @@ async fn tokio_postgres_goes_with_its_transactions() {
     assert_eq!(scene.left().await, Left { orders: 0, mails: vec![kept] });
 }
 
+// Proves: D-drivers
 #[tokio::test]
 async fn diesel_async_goes_with_its_transactions() {
     let Some(scene) = Scene::new("adaptor_diesel_async") else { return };
@@ -52,6 +54,7 @@ async fn diesel_async_goes_with_its_transactions() {
     assert_eq!(scene.left().await, Left { orders: 0, mails: vec![kept] });
 }
 
+// Proves: D-drivers
 #[tokio::test]
 async fn sea_orm_goes_with_its_transactions() {
     let Some(scene) = Scene::new("adaptor_sea_orm") else { return };

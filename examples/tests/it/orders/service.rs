@@ -16,6 +16,7 @@ use super::scene::{Left, Scene};
 
 const BOOK: &str = r#"{"customer": "alice@example.net", "item": "book"}"#;
 
+// Proves: D-drivers
 #[tokio::test]
 async fn an_order_that_is_answered_is_kept_with_its_mail_whoever_dies_then() {
     let Some(scene) = Scene::new("axum_answers") else { return };

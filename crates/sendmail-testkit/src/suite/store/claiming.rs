@@ -39,6 +39,7 @@ pub async fn a_claim_brings_at_most_max<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a store in which two workers get one message.
+// Proves: I7
 pub async fn claims_are_exclusive_between_processes<H: QueueHarness>(h: &H) {
     let (store, other) = (h.open().await, h.open().await);
     queue(h, &store, &["a@example.net"]).await;
@@ -49,6 +50,7 @@ pub async fn claims_are_exclusive_between_processes<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a store in which concurrent claims race.
+// Proves: I7
 pub async fn claim_of_many_never_doubles<H: QueueHarness>(h: &H) {
     const MESSAGES: usize = 60;
     let producer = h.open().await;
@@ -177,6 +179,7 @@ pub async fn not_before_is_respected<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a store that sends half a message, or lets one bad entry block the others.
+// Proves: I6
 pub async fn a_damaged_entry_is_set_aside_and_others_go_on<H: QueueHarness>(h: &H) {
     let store = h.open().await;
     let bad = queue(h, &store, &["a@example.net"]).await;
@@ -225,7 +228,7 @@ pub async fn a_damaged_entry_is_set_aside_and_others_go_on<H: QueueHarness>(h: &
 }
 
 /// Catches a store whose older version buries what a newer one wrote.
-// Proves: B-unknown-format
+// Proves: B-unknown-format, Q-newer
 pub async fn a_newer_format_is_put_back_untouched<H: QueueHarness>(h: &H) {
     let store = h.open().await;
     let new = queue(h, &store, &["a@example.net"]).await;

@@ -29,6 +29,7 @@ pub async fn a_dead_workers_claims_are_free<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a store that takes claims from the living.
+// Proves: I7
 pub async fn a_live_workers_claims_are_not_free<H: QueueHarness>(h: &H) {
     let (store, doomed) = (h.open().await, h.open().await);
     queue(h, &store, &["a@example.net"]).await;
@@ -41,6 +42,7 @@ pub async fn a_live_workers_claims_are_not_free<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a store that sends a second copy after a crash without saying so beforehand.
+// Proves: I8, F-dot-kill
 pub async fn handover_then_death_is_announced_before_the_next_claim<H: QueueHarness>(h: &H) {
     let doomed = h.open().await;
     let new = queue(h, &doomed, &["a@example.net", "b@example.net"]).await;
@@ -62,6 +64,7 @@ pub async fn handover_then_death_is_announced_before_the_next_claim<H: QueueHarn
 }
 
 /// Catches a store in which two who take over both announce.
+// Proves: I8
 pub async fn a_death_is_announced_once<H: QueueHarness>(h: &H) {
     let doomed = h.open().await;
     let mut ids = Vec::new();
@@ -108,6 +111,7 @@ async fn take_over(store: Arc<dyn QueueStore>, sweeps: bool) -> Vec<sendmail_cor
 }
 
 /// Catches a store that announces, or serves, who was served for sure.
+// Proves: I8
 pub async fn only_the_remaining_are_announced<H: QueueHarness>(h: &H) {
     let doomed = h.open().await;
     let new = queue(h, &doomed, &["a@example.net", "b@example.net"]).await;
@@ -125,6 +129,7 @@ pub async fn only_the_remaining_are_announced<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a store that cries wolf.
+// Proves: I8, F-send-kill
 pub async fn no_announcement_without_handover<H: QueueHarness>(h: &H) {
     let doomed = h.open().await;
     let new = queue(h, &doomed, &["a@example.net"]).await;
@@ -140,6 +145,7 @@ pub async fn no_announcement_without_handover<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a store that forgets a settlement with the process that made it.
+// Proves: Q-delivered, F-unlink-kill
 pub async fn settled_then_death_is_not_sent_again<H: QueueHarness>(h: &H) {
     let doomed = h.open().await;
     let new = queue(h, &doomed, &["a@example.net"]).await;
@@ -152,6 +158,7 @@ pub async fn settled_then_death_is_not_sent_again<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a store that sends a second copy of a message that asked for none.
+// Proves: Q-policy, F-dot-kill
 pub async fn ambiguous_policy_hold_after_death<H: QueueHarness>(h: &H) {
     let new = handed_over_then_dead(h, AmbiguousPolicy::Hold).await;
     let store = h.open().await;
@@ -167,6 +174,7 @@ pub async fn ambiguous_policy_hold_after_death<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a store that sends a second copy of a message that asked for none, or deletes it.
+// Proves: Q-policy, F-dot-kill
 pub async fn ambiguous_policy_drop_after_death<H: QueueHarness>(h: &H) {
     let new = handed_over_then_dead(h, AmbiguousPolicy::Drop).await;
     let store = h.open().await;
@@ -195,6 +203,7 @@ async fn handed_over_then_dead<H: QueueHarness>(h: &H, policy: AmbiguousPolicy) 
 }
 
 /// Catches a store in which one poisonous message kills worker after worker.
+// Proves: I12
 pub async fn killed_three_workers_is_held<H: QueueHarness>(h: &H) {
     let first = h.open().await;
     let new = queue(h, &first, &["a@example.net"]).await;
@@ -235,6 +244,7 @@ pub async fn deaths_before_the_attempt_hold_nothing<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a store that lets a late worker overwrite what its successor did.
+// Proves: I7
 pub async fn lease_lost_does_nothing<H: QueueHarness>(h: &H) {
     let doomed = h.open().await;
     let new = queue(h, &doomed, &["a@example.net"]).await;
@@ -280,6 +290,7 @@ pub async fn renew_prolongs_a_lease<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a sweep that throws away, sends or doubles what it should leave alone.
+// Proves: I20
 pub async fn sweep_is_harmless<H: QueueHarness>(h: &H) {
     let (store, other) = (h.open().await, h.open().await);
     let written = mail(h, &store, &["a@example.net"]);

@@ -10,6 +10,7 @@ use crate::suite::support::*;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Catches a store that sends while an operator restores a backup, or forgets that it is frozen.
+// Proves: Q-frozen
 pub async fn a_frozen_queue_brings_nothing<H: QueueHarness>(h: &H) {
     let (store, admin) = (h.open().await, h.admin().await);
     let first = queue(h, &store, &["a@example.net"]).await;
@@ -32,6 +33,7 @@ pub async fn a_frozen_queue_brings_nothing<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a store whose housekeeping decides about transactions while the queue is frozen.
+// Proves: Q-frozen
 pub async fn a_frozen_queue_decides_nothing<H: QueueHarness>(h: &H) {
     let (doomed, admin) = (h.open().await, h.admin().await);
     let new = mail(h, &doomed, &["a@example.net"]);
@@ -72,6 +74,7 @@ pub async fn what_goes_on_in_a_frozen_queue<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a store that does not know its own mail, or takes what is undecided or discarded for mail.
+// Proves: Q-gone
 pub async fn known_is_what_was_published<H: QueueHarness>(h: &H) {
     let store = h.open().await;
     let mut known = Vec::new();

@@ -238,6 +238,7 @@ pub async fn undecided_tells_whether_the_owner_lives<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a store that forgets staged mail with the process that wrote it.
+// Proves: I3, I5
 pub async fn undecided_outlives_its_process<H: QueueHarness>(h: &H) {
     let doomed = h.open().await;
     let new = NewMessage { resource: elsewhere(), ..mail(h, &doomed, &["a@example.net"]) };
@@ -255,6 +256,7 @@ pub async fn undecided_outlives_its_process<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a store that keeps published mail in memory.
+// Proves: I3
 pub async fn published_outlives_its_process<H: QueueHarness>(h: &H) {
     let doomed = h.open().await;
     let new = queue(h, &doomed, &["a@example.net"]).await;

@@ -50,6 +50,7 @@ pub async fn settle_tells_each_recipients_fate<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a store that sends to everybody again because one was deferred.
+// Proves: I9
 pub async fn partial_settlement_keeps_only_the_remaining<H: QueueHarness>(h: &H) {
     let store = h.open().await;
     let to = ["a@example.net", "b@example.net", "c@example.net", "d@example.net"];
@@ -65,6 +66,7 @@ pub async fn partial_settlement_keeps_only_the_remaining<H: QueueHarness>(h: &H)
 }
 
 /// Catches a store that deletes what was refused.
+// Proves: I10
 pub async fn failed_recipient_is_kept_in_failed<H: QueueHarness>(h: &H) {
     let store = h.open().await;
     let new = queue(h, &store, &["a@example.net"]).await;
@@ -76,6 +78,7 @@ pub async fn failed_recipient_is_kept_in_failed<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a store that deletes the message, with its refused recipient, because others got it.
+// Proves: I10
 pub async fn failed_is_kept_also_when_others_were_delivered<H: QueueHarness>(h: &H) {
     let store = h.open().await;
     let new = queue(h, &store, &["a@example.net", "b@example.net", "c@example.net"]).await;
@@ -88,6 +91,7 @@ pub async fn failed_is_kept_also_when_others_were_delivered<H: QueueHarness>(h: 
 }
 
 /// Catches a store that deletes what ran out of time.
+// Proves: I10
 pub async fn expired_is_kept_in_failed<H: QueueHarness>(h: &H) {
     let store = h.open().await;
     let new = queue(h, &store, &["a@example.net"]).await;
