@@ -168,7 +168,8 @@ impl Dir {
         result
     }
 
-    fn write_file(&self, name: &[u8], parts: &[&[u8]]) -> io::Result<File> {
+    /// Makes the file `name` with this content; nothing of it is synced.
+    pub(crate) fn write_file(&self, name: &[u8], parts: &[&[u8]]) -> io::Result<File> {
         let file = self.create(name)?;
         let mut offset = 0;
         for part in parts {

@@ -60,3 +60,40 @@ fn a_disk_that_tears_renames_is_found_to_lose_mail() {
         assert!(lost, "{name}: {:?}", found.violations);
     }
 }
+
+#[test]
+fn discover() {
+    use super::mutations::*;
+    let only = std::env::var("ONLY").unwrap_or_default();
+    let recordings: Vec<Recording> = SCRIPTS.iter().map(Recording::of).collect();
+    for (site, label) in sites().iter().filter(|(_, l)| l.contains(&only)) {
+        for mutation in [Mutation::Without, Mutation::Late] {
+            let mut result = None;
+            let mut total = 0;
+            let mut reached = 0;
+            'all: for model in [Model::Whole, Model::TwoNames] {
+                for recording in &recordings {
+                    if mutation == Mutation::Late && model != Model::Whole {
+                        continue;
+                    }
+                    if !is_in(&recording.steps, site) {
+                        continue;
+                    }
+                    reached += 1;
+                    let mutated = mutate(&recording.steps, site, mutation);
+                    let (found, disks) =
+                        super::search::search_beyond(recording, &mutated, site, model);
+                    total += disks;
+                    if let Some(v) = found {
+                        result = Some((model, recording.name, v));
+                        break 'all;
+                    }
+                }
+            }
+            let result = result.map_or("NOT FOUND".into(), |(m, n, v)| {
+                format!("{m:?} {n}: {}", &v[..v.len().min(170)])
+            });
+            println!("{label} | {mutation:?} | {reached} | {total} | {result}");
+        }
+    }
+}
