@@ -18,6 +18,7 @@
 
 mod ci;
 mod deny;
+mod disk;
 mod fuzz;
 mod programs;
 mod provision;
@@ -45,6 +46,7 @@ enum Task {
     Tidy(tidy::Arguments),
     Deny(deny::Arguments),
     Fuzz(fuzz::Arguments),
+    Disk(disk::Arguments),
     Bench(programs::Bench),
     CrashTest(programs::CrashTest),
 }
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Task::Tidy(_) => tidy::run(),
         Task::Deny(arguments) => deny::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Disk(arguments) => disk::run_searches(&arguments),
         Task::Bench(arguments) => programs::bench(&arguments),
         Task::CrashTest(arguments) => programs::crash_test(&arguments),
     };

@@ -413,7 +413,8 @@ pub(crate) const SCRIPTS: [Script; 20] = [
 
 /// A queue is made, and used at once.
 fn open(life: &mut Life, queue: Process) {
-    life.send(&queue, &["a@x"]);
+    life.send(&queue, &["a@x", "never@x"]);
+    let _ = life.work(&queue);
     let (transaction, ids) = life.propose(&queue, &[&["a@x"], &["b@x"]]);
     if queue.decide(transaction).is_ok() {
         life.told(&ids, Told::Committed);
@@ -456,12 +457,14 @@ fn database(life: &mut Life, queue: Process) {
 
 /// Two publish the same message; the first dies before it has synced that.
 fn two_publish(life: &mut Life, queue: Process) {
-    for (delivered, is_later) in [(false, false), (true, false), (false, true)] {
+    // It dies at its first sync or its second: that of a new folder comes before the rename into it.
+    let all = [(false, false, 0), (true, false, 0), (false, true, 0), (false, true, 1)];
+    for (delivered, is_later, syncs) in all {
         let later = sendmail_core::Clock::now(&life.clock).saturating_add(LATER);
         let not_before = is_later.then_some(later);
         let id = life.send_later_with_database(&queue, &["a@x"], true, not_before);
         let first = life.start();
-        probe::die_at(Op::Sync, 0);
+        probe::die_at(Op::Sync, syncs);
         let _ = first.publish(&[id]);
         probe::live_on();
         life.kill(first);
@@ -589,6 +592,8 @@ fn dying_settlement(life: &mut Life, queue: Process) {
                 let settlement =
                     life.attempt(claim.id, claim.attempt, loaded.envelope.recipients());
                 probe::die_at(Op::Sync, 0);
+                // Nor can it say that the sync has failed, after what it has written down.
+                probe::die_at(Op::Write, 1);
                 let _ = queue.settle(claim, &settlement);
                 probe::live_on();
             }
@@ -611,7 +616,7 @@ fn forgotten_manifest(life: &mut Life, queue: Process) {
     life.kill(queue);
     let other = life.start();
     // The decision is synced, what is published is not.
-    probe::die_at(Op::Sync, 1);
+    probe::die_at(Op::Sync, 2);
     let _ = other.sweep();
     probe::live_on();
     life.kill(other);
@@ -637,12 +642,16 @@ fn forgotten_journal(life: &mut Life, queue: Process) {
     let _ = life.sweep(&last);
 }
 
-/// The journal goes on in a new segment, with a claim that is settled and one that is not.
+/// The journal goes on in a new segment, with a claim that is settled and one that is not: of that only
+/// the journal knows that it must not be sent again.
 fn new_segment(life: &mut Life, queue: Process) {
-    life.send(&queue, &["a@x"]);
-    life.send(&queue, &["b@x"]);
+    let mut options = DeliveryOptions::default();
+    options.ambiguous = AmbiguousPolicy::Drop;
+    life.send_with(&queue, &["a@x"], options.clone());
+    life.send_with(&queue, &["b@x"], options);
     let Ok(claimed) = queue.claim(8) else { return };
     life.note(Note::Events(claimed.events.iter().map(event).collect()));
+    let mut attempts = Vec::new();
     for claim in claimed.claims {
         let Ok(loaded) = queue.load(&claim) else { continue };
         let begun = queue.record(&claim, Step::Begin).is_ok();
@@ -650,6 +659,9 @@ fn new_segment(life: &mut Life, queue: Process) {
             true => life.attempt(claim.id, claim.attempt, loaded.envelope.recipients()),
             false => Settlement::Release(Release::NotAttempted),
         };
+        attempts.push((claim, settlement));
+    }
+    for (claim, settlement) in attempts {
         life.settle(&queue, claim, &settlement);
         if let Ok(worker) = queue.worker() {
             let room = crate::journal::SEGMENT_SIZE;

@@ -9,6 +9,7 @@ use std::fs;
 use std::panic::Location;
 use std::path::{Path, PathBuf};
 
+use super::cut::Model;
 use super::record::{Change, Step};
 
 /// What is changed about a sync.
@@ -19,6 +20,82 @@ pub(crate) enum Mutation {
     /// It is done after what comes next on the disk, be that to another file or after a promise.
     Late,
 }
+
+/// What comes of a mutation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Finding {
+    /// It is found in this history, on disks of this kind.
+    In(&'static str, Model),
+    /// It is not found, for this reason.
+    No(&'static str),
+}
+
+/// A sync, and what comes of taking it out and of putting it off.
+pub(crate) type Row = (&'static str, Finding, Finding);
+
+const fn whole(history: &'static str) -> Finding {
+    Finding::In(history, Model::Whole)
+}
+
+const fn two_names(history: &'static str) -> Finding {
+    Finding::In(history, Model::TwoNames)
+}
+
+/// Nothing is promised, and nobody acts upon it, before another sync that comes later.
+const SOON: Finding = Finding::No("what is promised waits for a later sync");
+/// A seal is made again, and records end at the first that is not whole.
+const CHECKED: Finding = Finding::No(
+    "a watermark that leads meets a checksum that does not match; it is not relied upon",
+);
+const ABOVE: Finding = Finding::No("it is above the queue's directory, where nothing is simulated");
+const NOBODY: Finding =
+    Finding::No("a fence stands against whoever lives; nobody outlives the machine to propose");
+const TOLD_AGAIN: Finding = Finding::No("it is found damaged again, and told again");
+
+/// Every sync there is.
+pub(crate) const TABLE: &[Row] = &[
+    ("admin.rs: act_once", two_names("operator"), SOON),
+    ("admin.rs: file_again", whole("operator"), SOON),
+    ("claim.rs: confirm", two_names("one message"), SOON),
+    ("claim.rs: confirm #2", whole("one message"), SOON),
+    ("claim.rs: confirm #3", whole("operator"), SOON),
+    ("disk.rs: make_dir", whole("open"), SOON),
+    ("freeze.rs: freeze", whole("freeze"), whole("freeze")),
+    ("freeze.rs: thaw", whole("freeze"), whole("freeze")),
+    ("held.rs: record", whole("policies"), whole("policies")),
+    ("journal/mod.rs: turn_over", whole("new segment"), SOON),
+    ("journal/mod.rs: seal_or_doubt", CHECKED, CHECKED),
+    ("journal/mod.rs: new_segment", whole("one message"), SOON),
+    ("journal/mod.rs: write_segment", whole("new segment"), SOON),
+    ("layout.rs: identity", whole("open"), whole("open")),
+    ("layout.rs: make_root", ABOVE, ABOVE),
+    ("layout.rs: open_all", whole("open"), SOON),
+    ("layout.rs: open_all #2", whole("open"), SOON),
+    ("manifest.rs: propose", whole("dying decision"), whole("open")),
+    ("manifest.rs: propose #2", whole("open"), SOON),
+    ("manifest.rs: decide", whole("open"), whole("open")),
+    ("manifest.rs: ensure_decided", whole("dying decision"), whole("dying decision")),
+    ("manifest.rs: fence", NOBODY, NOBODY),
+    ("manifest.rs: fence #2", NOBODY, NOBODY),
+    ("manifest.rs: write_decided", whole("dying decision"), whole("dying decision")),
+    ("manifest.rs: write_decided #2", whole("dying decision"), whole("dying decision")),
+    ("pending.rs: write", whole("open"), SOON),
+    ("pending.rs: stage", whole("database"), whole("database")),
+    ("pending.rs: publish_once", whole("open"), whole("open")),
+    ("pending.rs: sync_published", whole("two publish"), SOON),
+    ("pending.rs: discard", two_names("rolled back"), SOON),
+    ("queue.rs: log", whole("rolled back"), whole("rolled back")),
+    ("reading.rs: put_with_failed", TOLD_AGAIN, TOLD_AGAIN),
+    ("settle.rs: keep_failed", whole("outcomes"), SOON),
+    ("settle.rs: record_outcome", whole("one message"), whole("one message")),
+    ("settle.rs: write_for", whole("outcomes"), whole("outcomes")),
+    ("sweep.rs: forget_own", whole("forgotten manifest"), whole("forgotten manifest")),
+    ("sweep.rs: sweep_journal", whole("forgotten journal"), whole("forgotten journal")),
+    ("takeover.rs: seal_segment", whole("dying settlement"), SOON),
+    ("takeover.rs: write_down", whole("takeover"), SOON),
+    ("wishes.rs: leave_wish", whole("operator"), SOON),
+    ("wishes.rs: leave_wish #2", whole("operator"), SOON),
+];
 
 /// A line of the source that syncs something.
 pub(crate) type Line = (PathBuf, u32);

@@ -111,7 +111,7 @@ pub(crate) fn search(
                 continue;
             }
             found.disks += 1;
-            let again = how.again.filter(|(_, part)| random(&mut seed) % part == 0);
+            let again = how.again.filter(|(_, part)| random(&mut seed).is_multiple_of(*part));
             let path = directory.path().join("queue");
             let mut wrong = look(&disk, &ledger, recording.ended, &path, again.is_some());
             if let (Some((limit, _)), Some(recorder)) = (again, probe::recorded()) {
