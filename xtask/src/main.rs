@@ -20,6 +20,7 @@
 mod ci;
 mod claims;
 mod deny;
+mod disk;
 mod fuzz;
 mod hostile;
 mod mutants;
@@ -52,6 +53,7 @@ enum Task {
     Prove(claims::Prove),
     Deny(deny::Arguments),
     Fuzz(fuzz::Arguments),
+    Disk(disk::Arguments),
     Hostile(hostile::Arguments),
     Mutants(mutants::Arguments),
     Bench(programs::Bench),
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         Task::Prove(arguments) => claims::prove(&arguments),
         Task::Deny(arguments) => deny::run(&arguments).map(drop),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Disk(arguments) => disk::run_searches(&arguments),
         Task::Hostile(arguments) => hostile::run(&arguments),
         Task::Mutants(arguments) => mutants::run(&arguments),
         Task::Bench(arguments) => programs::bench(&arguments),

@@ -314,10 +314,10 @@ impl Queue {
         let put_back = || -> io::Result<Option<MailEvent>> {
             let options = read_head(&dir, &file).map(|head| head.envelope.options().clone());
             let place = options.map_or(Place::New, |options| Place::lane(&options));
+            // That it is gone from here need not be durable: what is known is never put back.
             if !self.file_again(&dir, &file, &place, name)? {
                 return Ok(None);
             }
-            dir.sync()?;
             let event = MailEvent::new(MailEventKind::Released, self.now()).about(id, None);
             let event = event.with_detail("put back by an operator after it had been discarded");
             self.log(std::slice::from_ref(&event))?;

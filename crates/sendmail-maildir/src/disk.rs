@@ -7,6 +7,7 @@
 //! In tests each operation first asks whether it is to fail (`fault`), and tells what it did (`tell!`),
 //! so that the disks that a power cut may leave can be built from it. In other builds there is neither.
 
+use std::collections::HashSet;
 use std::ffi::{CString, OsStr};
 use std::fs::{File, Permissions};
 use std::io::{self, Read as _};
@@ -14,6 +15,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 pub(crate) use rustix::fs::Stat;
 use rustix::fs::{self as sys, AtFlags, FileType, Mode, OFlags, RenameFlags};
@@ -34,7 +36,12 @@ macro_rules! tell {
 pub(crate) struct Dir {
     fd: OwnedFd,
     path: PathBuf,
+    /// Directories in it whose names are known to be durable, with their inodes.
+    durable: Mutex<HashSet<(String, u64)>>,
 }
+
+/// How many directories are known to be durable before they are forgotten and synced once more.
+const MOST_KNOWN: usize = 1024;
 
 /// What a name in a directory leads to, as far as the directory itself tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,21 +66,44 @@ impl Dir {
     /// Opens a directory that exists; a symbolic link is refused.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { fd: sys::open(path, flags, Mode::empty())?, path: path.to_owned() })
+        Ok(Self {
+            fd: sys::open(path, flags, Mode::empty())?,
+            path: path.to_owned(),
+            durable: Mutex::default(),
+        })
     }
 
     /// Opens the directory `name`; nothing if there is none.
     pub(crate) fn open_dir(&self, name: &str) -> io::Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match sys::openat(&self.fd, name, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(Self { fd, path: self.path.join(name) })),
+            Ok(fd) => Ok(Some(Self { fd, path: self.path.join(name), durable: Mutex::default() })),
             Err(rustix::io::Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Opens the directory `name`, made with mode 0700 and synced into this one if it is missing.
+    /// Opens the directory `name`, made with mode 0700 if it is missing; its name is durable on return.
+    ///
+    /// Also where it was there: whoever made it may have died before the sync, and then it would be gone
+    /// after a crash of the machine, with all that was put into it since.
     pub(crate) fn make_dir(&self, name: &str) -> io::Result<Self> {
+        let dir = self.open_or_make_dir(name)?;
+        let key = (name.to_owned(), sys::fstat(&dir.fd)?.st_ino);
+        let known = || self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known().contains(&key) {
+            self.sync()?;
+            let mut known = known();
+            if known.len() >= MOST_KNOWN {
+                known.clear();
+            }
+            known.insert(key);
+        }
+        Ok(dir)
+    }
+
+    /// The same, without making the name durable.
+    pub(crate) fn open_or_make_dir(&self, name: &str) -> io::Result<Self> {
         fault(Op::Make)?;
         loop {
             if let Some(dir) = self.open_dir(name)? {
@@ -82,7 +112,6 @@ impl Dir {
             match sys::mkdirat(&self.fd, name, DIR_MODE) {
                 Ok(()) => {
                     tell!(made_dir(&self.fd, name));
-                    self.sync()?;
                 }
                 Err(rustix::io::Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
@@ -168,7 +197,8 @@ impl Dir {
         result
     }
 
-    fn write_file(&self, name: &[u8], parts: &[&[u8]]) -> io::Result<File> {
+    /// Makes the file `name` with this content; nothing of it is synced.
+    pub(crate) fn write_file(&self, name: &[u8], parts: &[&[u8]]) -> io::Result<File> {
         let file = self.create(name)?;
         let mut offset = 0;
         for part in parts {

@@ -55,31 +55,31 @@ impl Layout {
             error.with("path", path.display())
         };
         check_umask(path)?;
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(trouble)?;
+        make_root(path).map_err(trouble)?;
         let root = Dir::open(path).map_err(trouble)?;
         let warnings = check_place(&root)?;
         Self::open_all(root, owner, warnings).map_err(trouble)
     }
 
     fn open_all(root: Dir, owner: OwnerId, warnings: Vec<String>) -> io::Result<Self> {
-        let failed = root.make_dir(".failed")?;
+        let failed = root.open_or_make_dir(".failed")?;
         let mut layout = Self {
-            tmp: root.make_dir("tmp")?,
-            new: root.make_dir("new")?,
-            cur: root.make_dir("cur")?,
-            owners: root.make_dir(".owners")?,
-            staged: root.make_dir(".staged")?,
-            lanes: root.make_dir(".lanes")?,
-            claimed: root.make_dir(".claimed")?,
-            deferred: root.make_dir(".deferred")?,
-            held: root.make_dir(".held")?,
-            failed_tmp: failed.make_dir("tmp")?,
-            failed_new: failed.make_dir("new")?,
-            failed_cur: failed.make_dir("cur")?,
+            tmp: root.open_or_make_dir("tmp")?,
+            new: root.open_or_make_dir("new")?,
+            cur: root.open_or_make_dir("cur")?,
+            owners: root.open_or_make_dir(".owners")?,
+            staged: root.open_or_make_dir(".staged")?,
+            lanes: root.open_or_make_dir(".lanes")?,
+            claimed: root.open_or_make_dir(".claimed")?,
+            deferred: root.open_or_make_dir(".deferred")?,
+            held: root.open_or_make_dir(".held")?,
+            failed_tmp: failed.open_or_make_dir("tmp")?,
+            failed_new: failed.open_or_make_dir("new")?,
+            failed_cur: failed.open_or_make_dir("cur")?,
             failed,
-            discarded: root.make_dir(".discarded")?,
-            journal: root.make_dir(".journal")?,
-            wishes: root.make_dir(".wishes")?,
+            discarded: root.open_or_make_dir(".discarded")?,
+            journal: root.open_or_make_dir(".journal")?,
+            wishes: root.open_or_make_dir(".wishes")?,
             resource: identity(&root, owner)?,
             warnings,
             trusted: [rustix::process::geteuid().as_raw(), root.owner_and_mode()?.0],
@@ -88,6 +88,9 @@ impl Layout {
         layout.check_one_device()?;
         let open = layout.check_permissions()?;
         layout.warnings.extend(open);
+        // Also what was there: whoever made it may have died before it was synced.
+        failed.sync()?;
+        layout.root.sync()?;
         Ok(layout)
     }
 
@@ -157,6 +160,17 @@ impl Layout {
     pub(crate) fn trusts(&self, uid: u32) -> bool {
         self.trusted.contains(&uid)
     }
+}
+
+/// Makes the queue's directory and those above it that are missing, and makes their names durable.
+fn make_root(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    for made in missing {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        Dir::open(parent.unwrap_or(Path::new(".")))?.sync()?;
+    }
+    Ok(())
 }
 
 /// Refuses places where a queue loses mail or anybody may write; warns of those that forget.
@@ -241,7 +255,8 @@ fn identity(root: &Dir, owner: OwnerId) -> io::Result<ResourceId> {
         let content = format!("{IDENTITY_VERSION}\nresource q-{}\n", owner.simple());
         root.write_synced(&temporary, &[content.as_bytes()])?;
         match root.rename_new(&temporary, root, IDENTITY.as_bytes()) {
-            Ok(()) => root.sync()?,
+            // The root is synced when all is there.
+            Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 root.unlink(&temporary)?;
             }

@@ -178,7 +178,8 @@ impl Queue {
             return self.write_decided(&dir, manifest, &manifest.ids);
         }
         match dir.open_file(&manifest_name(manifest.transaction, manifest.owner), false) {
-            Ok(file) => sync(&file),
+            // As in `decide`: whoever comes next must not sync it once more and believe that.
+            Ok(file) => sync(&file).inspect_err(|_| drop(set_mode(&file, DOUBTFUL))),
             // Forgotten since it was read: all is published.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
@@ -286,8 +287,7 @@ impl Queue {
         let temporary = format!(".new-{}", self.owner.id).into_bytes();
         gone(dir.unlink(&temporary))?;
         let own = |id: &QueueId| manifest.own.contains(id);
-        dir.write_synced(&temporary, &[&encode(manifest.transaction, rest, own)])?;
-        let file = dir.open_file(&temporary, true)?;
+        let file = dir.write_file(&temporary, &[&encode(manifest.transaction, rest, own)])?;
         set_mode(&file, DECIDED)?;
         sync(&file)?;
         dir.rename(&temporary, dir, &manifest_name(manifest.transaction, manifest.owner))?;

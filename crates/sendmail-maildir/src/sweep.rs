@@ -245,7 +245,7 @@ impl Queue {
         let journal = &self.layout.journal;
         let all = sequences(journal)?;
         let mut removed = 0;
-        for sequence in all.iter().take(all.len().saturating_sub(1)) {
+        for sequence in &all {
             let name = segment_name(*sequence);
             let header = match journal.open_file(&name, false) {
                 Ok(file) => Header::read(&file)?,
@@ -257,6 +257,7 @@ impl Queue {
             if !header.sealed && !working && !owner::is_alive(&self.layout.owners, header.worker)? {
                 self.seal_journal(header.worker)?;
             } else if header.sealed
+                && Some(sequence) != all.last()
                 && !working
                 && self.is_older(journal, &name, self.options.history)?
             {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::disk::sync_data;
 use crate::journal::record::{Effect, Record};
-use crate::journal::segment::{Header, Records, START, seal};
+use crate::journal::segment::{Header, Records, START, doubt, seal, seal_doubtful};
 use crate::journal::{Sequence, room_for, segment_name, sequences};
 use crate::name::{MessageName, OwnerId, parse_owner};
 use crate::owner::{self, Takeover};
@@ -285,15 +285,34 @@ impl Queue {
     pub(crate) fn seal_journal(&self, worker: OwnerId) -> io::Result<()> {
         // One after the other: a worker may have left thousands.
         for sequence in sequences(&self.layout.journal)? {
-            if let Some((file, header)) = self.segment_of(worker, sequence)?
-                && !header.sealed
-            {
-                let mut records = Records::new(&file, START, None)?;
-                while records.next_record()?.is_some() {}
-                sync_data(&file)?;
-                seal(&file, records.position())?;
+            match self.segment_of(worker, sequence)? {
+                Some((file, header)) if header.doubtful => self.save_events(&file, header)?,
+                Some((file, header)) if !header.sealed => seal_segment(&file)?,
+                _ => {}
             }
         }
         Ok(())
     }
+
+    /// Tells the events of a segment whose sync has failed, of which nobody knows whether they are on
+    /// the disk: they are written anew. Killed half-way, the next one tells some of them once more.
+    fn save_events(&self, file: &File, header: Header) -> io::Result<()> {
+        let mut records = Records::new(file, header.watermark, None)?;
+        let mut events = Vec::new();
+        while let Some((record, _)) = records.next_record()? {
+            if let Record::Event(event) = record {
+                events.push(*event);
+            }
+        }
+        self.log(&events)?;
+        seal_doubtful(file, header.watermark)
+    }
+}
+
+/// Makes what is in a dead worker's segment durable, and ends it.
+fn seal_segment(file: &File) -> io::Result<()> {
+    let mut records = Records::new(file, START, None)?;
+    while records.next_record()?.is_some() {}
+    let sealed = sync_data(file).and_then(|()| seal(file, records.position()));
+    sealed.inspect_err(|_| doubt(file))
 }

@@ -17,7 +17,7 @@ use sendmail_core::{MailEvent, MessageId, QueueId, Recipient, Reply};
 use uuid::Uuid;
 
 use self::record::Record;
-use self::segment::{Header, START, frame, seal, set_watermark};
+use self::segment::{Header, START, doubt, frame, seal, set_watermark};
 use crate::disk::{Dir, allocate, sync, sync_data, write_at};
 use crate::name::OwnerId;
 use crate::queue::{gone, is_full};
@@ -130,8 +130,8 @@ impl Journal {
             },
         )?;
         // The old segment is sealed only now: a crash in between leaves two that say the same.
-        let sealed = sync_data(&state.segment).and_then(|()| seal(&state.segment, state.end));
-        sealed.and_then(|()| set_watermark(&segment, end)).inspect_err(|_| state.broken = true)?;
+        seal_or_doubt(state).inspect_err(|_| state.broken = true)?;
+        set_watermark(&segment, end).inspect_err(|_| state.broken = true)?;
         state.segment = std::sync::Arc::new(segment);
         (state.size, state.end, state.durable) = (size, end, end);
         Ok(())
@@ -193,6 +193,8 @@ impl Journal {
         if result.is_ok() {
             // If it fails readers lag behind until the next one; the records are durable.
             let _ = set_watermark(&segment, end);
+        } else {
+            doubt(&segment);
         }
         let mut state = self.lock();
         state.syncing = false;
@@ -210,7 +212,7 @@ impl Journal {
         let mut state = self.lock();
         if !state.broken {
             // Whoever takes over seals what this could not.
-            let _ = sync_data(&state.segment).and_then(|()| seal(&state.segment, state.end));
+            let _ = seal_or_doubt(&state);
             state.broken = true;
         }
     }
@@ -244,6 +246,12 @@ impl State {
             Record::Event(_) => {}
         }
     }
+}
+
+/// Makes the present segment durable and seals it; if that fails, nobody is to try it again.
+fn seal_or_doubt(state: &State) -> io::Result<()> {
+    let sealed = sync_data(&state.segment).and_then(|()| seal(&state.segment, state.end));
+    sealed.inspect_err(|_| doubt(&state.segment))
 }
 
 /// A segment could not be begun.

@@ -6,7 +6,7 @@
 //! 24 16  the boot of the machine under which it was begun
 //! 40  8  the watermark: how far the records are known to be durable, as an offset
 //! 48  8  the watermark again, every bit inverted
-//! 56  8  1 if the segment is sealed: nothing is ever appended
+//! 56  8  1 if the segment is sealed: nothing is ever appended; 2 if a sync of it failed
 //! 64     records: length, CRC-32 of the bytes, bytes; a length of 0 ends them
 //! ```
 //!
@@ -21,10 +21,12 @@ use std::os::unix::fs::FileExt as _;
 use uuid::Uuid;
 
 use super::record::Record;
-use crate::disk::{set_length, sync_data, write_at};
+use crate::disk::{set_length, write_at};
 use crate::name::OwnerId;
 
 const MAGIC: &[u8; 8] = b"SMRSJ1\r\n";
+const SEALED: u64 = 1;
+const DOUBTFUL: u64 = 2;
 /// Where records begin.
 pub(crate) const START: u64 = 64;
 /// Length and checksum before each record.
@@ -39,6 +41,8 @@ pub(crate) struct Header {
     pub(crate) boot: Uuid,
     pub(crate) watermark: u64,
     pub(crate) sealed: bool,
+    /// A sync of it failed: another one would prove nothing.
+    pub(crate) doubtful: bool,
 }
 
 impl Header {
@@ -75,7 +79,8 @@ impl Header {
             // A torn watermark proves nothing: the beginning is always durable. It was to be sealed
             // perhaps, and is not then: what is sealed is read to the watermark and never looked at again.
             watermark: if watermark == !inverse { watermark.max(START) } else { START },
-            sealed: watermark == !inverse && number(56)? == 1,
+            sealed: watermark == !inverse && number(56)? == SEALED,
+            doubtful: number(56)? == DOUBTFUL,
         })
     }
 }
@@ -86,15 +91,29 @@ pub(crate) fn set_watermark(file: &File, offset: u64) -> io::Result<()> {
 }
 
 /// Says that nothing more will be appended; the records must be durable already. What was
-/// preallocated and is not used is given back.
+/// preallocated and is not used is given back. Not synced: a seal that is lost is set anew by a sweep.
 pub(crate) fn seal(file: &File, end: u64) -> io::Result<()> {
     set_length(file, end)?;
+    mark_sealed(file, end)
+}
+
+/// Seals a segment that is not to be synced any more, at its watermark.
+pub(crate) fn seal_doubtful(file: &File, watermark: u64) -> io::Result<()> {
+    mark_sealed(file, watermark)
+}
+
+fn mark_sealed(file: &File, end: u64) -> io::Result<()> {
     // In one write: a crash must not leave the seal with a watermark that lags for good.
     let mut bytes = [0; 24];
     bytes[..16].copy_from_slice(&watermark_bytes(end));
-    bytes[16..].copy_from_slice(&1u64.to_le_bytes());
-    write_at(file, &bytes, 40)?;
-    sync_data(file)
+    bytes[16..].copy_from_slice(&SEALED.to_le_bytes());
+    write_at(file, &bytes, 40)
+}
+
+/// Says that a sync failed, to whoever takes over: a second one may say that all is well when it is not.
+pub(crate) fn doubt(file: &File) {
+    // If this fails as well nothing is left to be done about it.
+    let _ = write_at(file, &DOUBTFUL.to_le_bytes(), 56);
 }
 
 fn watermark_bytes(offset: u64) -> [u8; 16] {

@@ -41,7 +41,7 @@ struct Naming<'a> {
 }
 
 /// What one file's names may have become.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Fate {
     /// How many of its changes are kept.
     kept: usize,
@@ -198,6 +198,41 @@ impl<'a> Cut<'a> {
         let mut seen = HashSet::new();
         let disks = choices.iter().map(|choice| self.disk(choice));
         (disks.filter(|disk| seen.insert(disk.digest())).collect(), all)
+    }
+
+    /// The disks that there may be and that `before`, the same cut where more is durable, does not have:
+    /// one thing has an end that is new, and all others have their least or their most.
+    pub(crate) fn disks_beyond(&self, before: &Cut<'_>) -> Vec<Image> {
+        let sizes = self.sizes();
+        let least = vec![0; sizes.len()];
+        let most: Vec<usize> = sizes.iter().map(|size| size - 1).collect();
+        let mut choices = Vec::new();
+        let mut add = |at: usize, end: usize| {
+            for extreme in [&most, &least] {
+                let mut choice = extreme.clone();
+                choice[at] = end;
+                choices.push(choice);
+            }
+        };
+        for (at, (node, fates)) in self.fates.iter().enumerate() {
+            let same = |fate: &&Fate| {
+                before.fates.iter().any(|(other, all)| other == node && all.contains(fate))
+            };
+            for (end, _) in fates.iter().enumerate().filter(|(_, fate)| !same(fate)) {
+                add(at, end);
+            }
+        }
+        for (at, (node, contents)) in self.contents.iter().enumerate() {
+            let same = |content: &&Content| {
+                before.contents.iter().any(|(other, all)| other == node && all.contains(content))
+            };
+            for (end, _) in contents.iter().enumerate().filter(|(_, content)| !same(content)) {
+                add(self.fates.len() + at, end);
+            }
+        }
+        let mut seen = HashSet::new();
+        let disks = choices.iter().map(|choice| self.disk(choice));
+        disks.filter(|disk| seen.insert(disk.digest())).collect()
     }
 
     /// The disk on which each open thing has the end that was chosen.

@@ -19,6 +19,8 @@ use uuid::Uuid;
 
 use super::ledger::{Ledger, Note, Told, event};
 use super::probe;
+use crate::disk::{Op, sync, write_at};
+use crate::name::MessageName;
 use crate::options::MaildirOptions;
 use crate::queue::Queue;
 
@@ -27,6 +29,9 @@ const TRIES: u32 = 4;
 
 /// How long a deferred recipient waits.
 pub(crate) const LATER: Duration = Duration::from_secs(60);
+
+/// Longer than anything is kept.
+const LONG: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// A process that has the queue open, and dies when this is dropped: nothing is put in order.
 pub(crate) struct Process(Queue);
@@ -163,15 +168,8 @@ impl Life {
 
     /// A transaction with several messages.
     pub(crate) fn send_all(&mut self, queue: &Queue, to: &[&[&str]], commits: bool) {
-        let options = DeliveryOptions::default();
-        let news: Vec<NewMessage> =
-            to.iter().map(|to| self.message(queue, to, options.clone(), None)).collect();
-        let ids: Vec<QueueId> = news.iter().map(|new| new.id).collect();
-        self.note(Note::Group(ids.clone()));
-        let transaction = TransactionId::from_bytes([self.minted; 16]);
-        let prepared = news.iter().try_for_each(|new| queue.write(new));
-        let prepared = prepared.and_then(|()| queue.stage(&ids));
-        if prepared.and_then(|()| queue.propose(transaction, &ids)).is_err() || !commits {
+        let (transaction, ids) = self.propose(queue, to);
+        if !commits {
             return self.abort(queue, &ids, Some(transaction));
         }
         match queue.decide(transaction) {
@@ -188,6 +186,23 @@ impl Life {
         }
     }
 
+    /// Everything of such a transaction before the decision. If it fails it is aborted, and deciding
+    /// fails as well.
+    fn propose(&mut self, queue: &Queue, to: &[&[&str]]) -> (TransactionId, Vec<QueueId>) {
+        let options = DeliveryOptions::default();
+        let news: Vec<NewMessage> =
+            to.iter().map(|to| self.message(queue, to, options.clone(), None)).collect();
+        let ids: Vec<QueueId> = news.iter().map(|new| new.id).collect();
+        self.note(Note::Group(ids.clone()));
+        let transaction = TransactionId::from_bytes([self.minted; 16]);
+        let prepared = news.iter().try_for_each(|new| queue.write(new));
+        let prepared = prepared.and_then(|()| queue.stage(&ids));
+        if prepared.and_then(|()| queue.propose(transaction, &ids)).is_err() {
+            self.abort(queue, &ids, Some(transaction));
+        }
+        (transaction, ids)
+    }
+
     fn abort(&mut self, queue: &Queue, ids: &[QueueId], transaction: Option<TransactionId>) {
         self.told(ids, Told::RolledBack);
         if queue.discard(ids, Discard::Aborted).is_ok()
@@ -197,19 +212,40 @@ impl Life {
         }
     }
 
-    /// A transaction of a database with a message, up to the database's answer. Returns whether it was
-    /// prepared.
-    pub(crate) fn send_with_database(&mut self, queue: &Queue, to: &[&str], commits: bool) -> bool {
-        let new = self.message(queue, to, DeliveryOptions::default(), Some("database"));
+    /// A transaction of a database with a message, up to the database's answer.
+    pub(crate) fn send_with_database(
+        &mut self,
+        queue: &Queue,
+        to: &[&str],
+        commits: bool,
+    ) -> QueueId {
+        self.send_later_with_database(queue, to, commits, None)
+    }
+
+    fn send_later_with_database(
+        &mut self,
+        queue: &Queue,
+        to: &[&str],
+        commits: bool,
+        not_before: Option<Timestamp>,
+    ) -> QueueId {
+        let mut options = DeliveryOptions::default();
+        options.not_before = not_before;
+        let new = self.message(queue, to, options, Some("database"));
         let ids = [new.id];
         if queue.write(&new).and_then(|()| queue.stage(&ids)).is_err() {
             self.abort(queue, &ids, None);
-            return false;
-        }
-        if commits {
+        } else if commits {
             self.note(Note::Database(ids.to_vec()));
         }
-        true
+        new.id
+    }
+
+    /// Publishes what the database has committed, and lets the database forget it.
+    pub(crate) fn finish(&mut self, queue: &Queue, id: QueueId) -> Result<(), Error> {
+        queue.publish(&[id])?;
+        self.note(Note::Forgotten(vec![id]));
+        Ok(())
     }
 
     /// Recovery as any process does it: what the database decided is published or discarded.
@@ -218,11 +254,8 @@ impl Life {
             if entry.resource == queue.layout.resource {
                 continue;
             }
-            let committed = |ledger: &Ledger| {
-                ledger.accounts.get(&entry.id).is_some_and(|account| account.database)
-            };
-            if committed(&self.ledger) {
-                queue.publish(&[entry.id])?;
+            if self.ledger.accounts.get(&entry.id).is_some_and(|account| account.marker) {
+                self.finish(queue, entry.id)?;
             } else {
                 let events = queue.discard(&[entry.id], Discard::Fenced)?;
                 self.note(Note::Events(events.iter().map(event).collect()));
@@ -355,16 +388,23 @@ const fn script(name: &'static str, run: fn(&mut Life, Process)) -> Script {
 }
 
 /// All histories.
-pub(crate) const SCRIPTS: [Script; 13] = [
+pub(crate) const SCRIPTS: [Script; 20] = [
     Script { name: "open", from_nothing: true, run: open },
     script("one message", one),
     script("several messages", several),
     script("rolled back", rolled_back),
     script("database", database),
+    script("two publish", two_publish),
+    script("dying decision", dying_decision),
+    script("fence", fence),
+    script("damaged", damaged),
     script("outcomes", outcomes),
     script("lanes and later", lanes_and_later),
     script("policies", policies),
     script("takeover", takeover),
+    script("dying settlement", dying_settlement),
+    script("forgotten manifest", forgotten_manifest),
+    script("forgotten journal", forgotten_journal),
     script("new segment", new_segment),
     script("operator", operator),
     script("freeze", freeze),
@@ -373,7 +413,12 @@ pub(crate) const SCRIPTS: [Script; 13] = [
 
 /// A queue is made, and used at once.
 fn open(life: &mut Life, queue: Process) {
-    life.send(&queue, &["a@x"]);
+    life.send(&queue, &["a@x", "never@x"]);
+    let _ = life.work(&queue);
+    let (transaction, ids) = life.propose(&queue, &[&["a@x"], &["b@x"]]);
+    if queue.decide(transaction).is_ok() {
+        life.told(&ids, Told::Committed);
+    }
 }
 
 /// Enqueued, claimed, delivered; and the next one.
@@ -402,12 +447,80 @@ fn rolled_back(life: &mut Life, queue: Process) {
 
 /// A database decides, and another process publishes.
 fn database(life: &mut Life, queue: Process) {
-    life.send_with_database(&queue, &["a@x"], true);
+    let id = life.send_with_database(&queue, &["a@x"], true);
+    let _ = life.finish(&queue, id);
     life.send_with_database(&queue, &["a@x"], true);
     let other = life.start();
     let _ = life.recover(&other);
-    let _ = life.recover(&queue);
     let _ = life.work(&other);
+}
+
+/// Two publish the same message; the first dies before it has synced that.
+fn two_publish(life: &mut Life, queue: Process) {
+    // It dies at its first sync or its second: that of a new folder comes before the rename into it.
+    let all = [(false, false, 0), (true, false, 0), (false, true, 0), (false, true, 1)];
+    for (delivered, is_later, syncs) in all {
+        let later = sendmail_core::Clock::now(&life.clock).saturating_add(LATER);
+        let not_before = is_later.then_some(later);
+        let id = life.send_later_with_database(&queue, &["a@x"], true, not_before);
+        let first = life.start();
+        probe::die_at(Op::Sync, syncs);
+        let _ = first.publish(&[id]);
+        probe::live_on();
+        life.kill(first);
+        let third = life.start();
+        if delivered {
+            let _ = life.work(&third);
+        }
+        let _ = life.finish(&queue, id);
+        let _ = life.work(&third);
+    }
+}
+
+/// A decision that its maker could not sync, or did not live to; others see it and act upon it.
+fn dying_decision(life: &mut Life, queue: Process) {
+    for sync_is_seen_to_fail in [false, true] {
+        let (transaction, ids) = life.propose(&queue, &[&["a@x"], &["b@x"]]);
+        probe::die_at(Op::Sync, 0);
+        if !sync_is_seen_to_fail {
+            probe::die_at(Op::Mode, 1);
+        }
+        let _ = queue.decide(transaction);
+        probe::live_on();
+        let other = life.start();
+        if other.visible(&ids).is_ok_and(|visible| visible == ids) {
+            life.told(&ids, Told::Committed);
+            // One of them is published and forgotten by itself.
+            if other.publish(&ids[..1]).is_ok() {
+                let _ = other.forget(&ids[..1]);
+            }
+        }
+        let _ = life.work(&other);
+    }
+}
+
+/// A queue that decides for another one is asked about a message that it does not know.
+fn fence(life: &mut Life, queue: Process) {
+    let id = QueueId::from_bytes([77; 16]);
+    let other = life.start();
+    if other.fence(id).is_ok_and(|decision| decision == sendmail_core::Decision::Aborted) {
+        let proposed = queue.propose(TransactionId::from_bytes([7; 16]), &[id]);
+        assert!(proposed.is_err(), "it was fenced");
+    }
+    life.send(&queue, &["a@x"]);
+}
+
+/// A file of the queue was overwritten by somebody.
+fn damaged(life: &mut Life, queue: Process) {
+    let id = life.send(&queue, &["a@x"]);
+    life.send(&queue, &["b@x"]);
+    let name = MessageName::new(id).encode();
+    if let Ok(file) = queue.layout.new.open_file(&name, true) {
+        life.note(Note::Spoiled(id));
+        let _ = write_at(&file, b"rubbish", 40).and_then(|()| sync(&file));
+    }
+    let _ = life.work(&queue);
+    let _ = life.work(&queue);
 }
 
 /// Accepted, deferred, refused, held: each recipient by itself.
@@ -467,27 +580,94 @@ fn takeover(life: &mut Life, queue: Process) {
     let _ = life.work(&other);
 }
 
-/// The journal goes on in a new segment, with a claim that is not finished and some that are.
-fn new_segment(life: &mut Life, queue: Process) {
+/// A worker is killed when it has written down what became of a message and not synced it.
+fn dying_settlement(life: &mut Life, queue: Process) {
     life.send(&queue, &["a@x"]);
-    let _ = life.work(&queue);
-    life.send(&queue, &["b@x"]);
     if let Ok(claimed) = queue.claim(8) {
         life.note(Note::Events(claimed.events.iter().map(event).collect()));
         for claim in claimed.claims {
             let Ok(loaded) = queue.load(&claim) else { continue };
             let begun = queue.record(&claim, Step::Begin).is_ok();
-            if let Ok(worker) = queue.worker() {
-                let room = crate::journal::SEGMENT_SIZE;
-                if queue.reserve(&worker, room).is_ok() {
-                    worker.journal.unreserve(room);
-                }
+            if begun && queue.record(&claim, Step::Handover).is_ok() {
+                let settlement =
+                    life.attempt(claim.id, claim.attempt, loaded.envelope.recipients());
+                probe::die_at(Op::Sync, 0);
+                // Nor can it say that the sync has failed, after what it has written down.
+                probe::die_at(Op::Write, 1);
+                let _ = queue.settle(claim, &settlement);
+                probe::live_on();
             }
-            let settlement = match begun && queue.record(&claim, Step::Handover).is_ok() {
-                true => life.attempt(claim.id, claim.attempt, loaded.envelope.recipients()),
-                false => Settlement::Release(Release::NotAttempted),
-            };
-            life.settle(&queue, claim, &settlement);
+        }
+    }
+    life.kill(queue);
+    let other = life.start();
+    let _ = life.sweep(&other);
+    let _ = life.work(&other);
+}
+
+/// A transaction is decided and published by processes that die, and forgotten a day later.
+fn forgotten_manifest(life: &mut Life, queue: Process) {
+    let (transaction, ids) = life.propose(&queue, &[&["a@x"], &["b@x"]]);
+    match queue.decide(transaction) {
+        Ok(()) => life.told(&ids, Told::Committed),
+        Err(error) if error.kind() == ErrorKind::Uncertain => {}
+        Err(_) => life.abort(&queue, &ids, Some(transaction)),
+    }
+    life.kill(queue);
+    let other = life.start();
+    // The decision is synced, what is published is not.
+    probe::die_at(Op::Sync, 2);
+    let _ = other.sweep();
+    probe::live_on();
+    life.kill(other);
+    let last = life.start();
+    life.clock.advance(LONG);
+    let _ = life.sweep(&last);
+    let _ = life.work(&last);
+}
+
+/// The journal of a dead worker is removed for its age.
+fn forgotten_journal(life: &mut Life, queue: Process) {
+    life.send(&queue, &["a@x"]);
+    let _ = life.work(&queue);
+    let newer = life.start();
+    life.send(&newer, &["b@x"]);
+    let _ = life.work(&newer);
+    life.kill(queue);
+    let last = life.start();
+    let _ = life.sweep(&last);
+    life.note(Note::HistoryEnds);
+    life.clock.advance(LONG);
+    let _ = life.sweep(&last);
+    let _ = life.sweep(&last);
+}
+
+/// The journal goes on in a new segment, with a claim that is settled and one that is not: of that only
+/// the journal knows that it must not be sent again.
+fn new_segment(life: &mut Life, queue: Process) {
+    let mut options = DeliveryOptions::default();
+    options.ambiguous = AmbiguousPolicy::Drop;
+    life.send_with(&queue, &["a@x"], options.clone());
+    life.send_with(&queue, &["b@x"], options);
+    let Ok(claimed) = queue.claim(8) else { return };
+    life.note(Note::Events(claimed.events.iter().map(event).collect()));
+    let mut attempts = Vec::new();
+    for claim in claimed.claims {
+        let Ok(loaded) = queue.load(&claim) else { continue };
+        let begun = queue.record(&claim, Step::Begin).is_ok();
+        let settlement = match begun && queue.record(&claim, Step::Handover).is_ok() {
+            true => life.attempt(claim.id, claim.attempt, loaded.envelope.recipients()),
+            false => Settlement::Release(Release::NotAttempted),
+        };
+        attempts.push((claim, settlement));
+    }
+    for (claim, settlement) in attempts {
+        life.settle(&queue, claim, &settlement);
+        if let Ok(worker) = queue.worker() {
+            let room = crate::journal::SEGMENT_SIZE;
+            if queue.reserve(&worker, room).is_ok() {
+                worker.journal.unreserve(room);
+            }
         }
     }
     life.send(&queue, &["c@x"]);
@@ -525,15 +705,17 @@ fn operator(life: &mut Life, queue: Process) {
     life.note(Note::Held(id, None));
     if let Ok(claimed) = queue.claim(1) {
         life.note(Note::Events(claimed.events.iter().map(event).collect()));
-        let _ = other.act(id, Wish::Hold, &[Queued, Deferred]);
+        if other.act(id, Wish::Hold, &[Queued, Deferred]).is_ok() {
+            // Whoever ends the claim, alive or not, honours it.
+            life.note(Note::Held(id, Some(true)));
+        }
         for claim in claimed.claims {
             life.settle(&queue, claim, &Settlement::Release(Release::NotAttempted));
         }
     }
     // Thrown away as rolled back by mistake, and put back.
-    life.send_with_database(&queue, &["a@x"], false);
+    let id = life.send_with_database(&queue, &["a@x"], false);
     let _ = life.recover(&other);
-    let id = QueueId::from_bytes([life.minted; 16]);
     life.note(Note::PuttingBack(id));
     if let Ok(Done(told)) = other.put_back(id) {
         life.note(Note::Events(vec![event(&told)]));
@@ -558,26 +740,12 @@ fn freeze(life: &mut Life, queue: Process) {
 
 /// Everything that is removed for its age: manifests, journals, what the dead have left.
 fn long_after(life: &mut Life, queue: Process) {
-    let ids = {
-        let options = DeliveryOptions::default();
-        let news = [
-            life.message(&queue, &["a@x"], options.clone(), None),
-            life.message(&queue, &["b@x"], options, None),
-        ];
-        let ids: Vec<QueueId> = news.iter().map(|new| new.id).collect();
-        life.note(Note::Group(ids.clone()));
-        let transaction = TransactionId::from_bytes([9; 16]);
-        let prepared = news.iter().try_for_each(|new| queue.write(new));
-        let prepared = prepared
-            .and_then(|()| queue.stage(&ids))
-            .and_then(|()| queue.propose(transaction, &ids));
-        match prepared.and_then(|()| queue.decide(transaction)) {
-            Ok(()) => life.told(&ids, Told::Committed),
-            Err(error) if error.kind() == ErrorKind::Uncertain => {}
-            Err(_) => life.abort(&queue, &ids, Some(transaction)),
-        }
-        ids
-    };
+    let (transaction, ids) = life.propose(&queue, &[&["a@x"], &["b@x"]]);
+    match queue.decide(transaction) {
+        Ok(()) => life.told(&ids, Told::Committed),
+        Err(error) if error.kind() == ErrorKind::Uncertain => {}
+        Err(_) => life.abort(&queue, &ids, Some(transaction)),
+    }
     life.kill(queue);
     // Published by one that dies before it has synced that.
     let other = life.start();
@@ -589,7 +757,7 @@ fn long_after(life: &mut Life, queue: Process) {
     life.send(&last, &["c@x"]);
     let _ = life.work(&last);
     life.note(Note::HistoryEnds);
-    life.clock.advance(Duration::from_secs(100 * 365 * 24 * 60 * 60));
+    life.clock.advance(LONG);
     let _ = life.sweep(&last);
     let _ = last.known(&ids);
     let _ = life.work(&last);

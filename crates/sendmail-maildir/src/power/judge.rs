@@ -106,6 +106,7 @@ fn check_books(queue: &Queue, ledger: &Ledger, log: &[MailEvent]) -> Result<Vec<
         }
     }
     let kept = failed_recipients(queue)?;
+    let failed = list(queue, EntryState::Failed)?;
     for (id, account) in &ledger.accounts {
         for (name, served) in &account.to {
             let told = announced.get(&(*id, name.clone())).copied().unwrap_or(0);
@@ -122,6 +123,16 @@ fn check_books(queue: &Queue, ledger: &Ledger, log: &[MailEvent]) -> Result<Vec<
                     ledger.deaths
                 ));
             }
+            let is_told = log.iter().any(|told| {
+                let about = told.recipient.as_ref().map(ToString::to_string);
+                let kinds = [MailEventKind::Sent, MailEventKind::PossibleDuplicate];
+                kinds.contains(&told.kind)
+                    && told.queue_id == Some(*id)
+                    && about.as_ref() == Some(name)
+            });
+            if account.is_owed() && served.copies > 0 && !is_told && !ledger.is_old {
+                wrong.push(format!("{id} was sent to {name}, and the log does not tell"));
+            }
             let is_kept = kept.contains(&(*id, name.clone()));
             let given_up = account.gives_up && told > 0 && is_kept;
             if account.is_owed() && served.copies == 0 && !served.refused && !given_up {
@@ -130,6 +141,9 @@ fn check_books(queue: &Queue, ledger: &Ledger, log: &[MailEvent]) -> Result<Vec<
             if account.is_owed() && served.refused && !is_kept {
                 wrong.push(format!("{id} to {name} failed and was not kept"));
             }
+        }
+        if account.spoiled && account.is_untouched() && !failed.contains_key(id) {
+            wrong.push(format!("{id} was damaged, and is not kept with the failed mail"));
         }
         let group = ledger.accounts.values().filter(|other| other.group == account.group);
         if !account.is_untouched() && group.into_iter().any(|other| other.is_untouched()) {

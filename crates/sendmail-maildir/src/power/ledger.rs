@@ -15,6 +15,8 @@ pub(crate) enum Note {
     Told(Vec<QueueId>, Told),
     /// The database has committed the transaction.
     Database(Vec<QueueId>),
+    /// The database was told to forget it: it is published.
+    Forgotten(Vec<QueueId>),
     /// The relay has taken a copy for this recipient.
     Copy(QueueId, String),
     /// The relay has refused this recipient for good.
@@ -31,6 +33,8 @@ pub(crate) enum Note {
     Held(QueueId, Option<bool>),
     /// An operator removes it.
     Removed(QueueId),
+    /// Its file was overwritten: it can only be kept as damaged.
+    Spoiled(QueueId),
     /// An operator puts it back who has found that it was discarded by mistake.
     PuttingBack(QueueId),
     /// A worker has died, or a machine.
@@ -62,10 +66,13 @@ pub(crate) struct Account {
     /// Whether a database decides, and whether it did.
     pub(crate) decided_outside: bool,
     pub(crate) database: bool,
+    /// Whether the database still knows that.
+    pub(crate) marker: bool,
     /// Whether it is rather given up than sent twice.
     pub(crate) gives_up: bool,
     pub(crate) removed: bool,
     pub(crate) put_back: bool,
+    pub(crate) spoiled: bool,
     pub(crate) held: Option<bool>,
     pub(crate) to: BTreeMap<String, Served>,
 }
@@ -82,7 +89,7 @@ pub(crate) struct Served {
 impl Account {
     /// Whether somebody relies on its being sent.
     pub(crate) fn is_owed(&self) -> bool {
-        !self.removed && (self.told == Told::Committed || self.database)
+        !self.removed && !self.spoiled && (self.told == Told::Committed || self.database)
     }
 
     /// Whether nobody may ever get it.
@@ -106,6 +113,8 @@ pub(crate) struct Ledger {
     pub(crate) events: BTreeSet<Event>,
     pub(crate) frozen: Option<bool>,
     pub(crate) deaths: u32,
+    /// Whether the log has forgotten what is older than its history.
+    pub(crate) is_old: bool,
     /// What was wrong at once.
     pub(crate) wrong: Vec<String>,
 }
@@ -130,9 +139,13 @@ impl Ledger {
                 let group = ids.first().map_or(0, |id| id.as_bytes()[0]);
                 self.each(ids, |account| account.group = group);
             }
+            Note::Spoiled(id) => self.each(&[*id], |account| account.spoiled = true),
             Note::PuttingBack(id) => self.each(&[*id], |account| account.put_back = true),
             Note::Told(ids, told) => self.each(ids, |account| account.told = *told),
-            Note::Database(ids) => self.each(ids, |account| account.database = true),
+            Note::Database(ids) => self.each(ids, |account| {
+                (account.database, account.marker) = (true, true);
+            }),
+            Note::Forgotten(ids) => self.each(ids, |account| account.marker = false),
             Note::Copy(id, name) => {
                 let account = self.accounts.entry(*id).or_default();
                 if account.is_off() {
@@ -158,7 +171,10 @@ impl Ledger {
                 closed.for_each(|(_, served)| served.closed = true);
             }),
             Note::Events(events) => self.events.extend(events.iter().cloned()),
-            Note::HistoryEnds => self.events.clear(),
+            Note::HistoryEnds => {
+                self.events.clear();
+                self.is_old = true;
+            }
             Note::Frozen(frozen) => self.frozen = *frozen,
             Note::Held(id, held) => self.each(&[*id], |account| account.held = *held),
             Note::Removed(id) => self.each(&[*id], |account| account.removed = true),

@@ -12,12 +12,18 @@ pub(crate) mod history;
 pub(crate) mod image;
 pub(crate) mod judge;
 pub(crate) mod ledger;
+pub(crate) mod mutations;
 pub(crate) mod probe;
 pub(crate) mod record;
 pub(crate) mod search;
 mod tests;
 
 use std::path::PathBuf;
+
+/// Whether everything is to be looked at, which takes hours, and not what every run can afford.
+pub(crate) fn is_long() -> bool {
+    std::env::var_os("SENDMAIL_DISK_LONG").is_some_and(|value| value == "1")
+}
 
 /// Memory, where there is some: what is tested is what is made of what was synced and what was not, and
 /// real syncs take their time.

@@ -23,12 +23,22 @@ pub(crate) enum Fault {
     Errno(i32),
     /// A write does half of its work, and then there is no more room. Other operations succeed.
     ShortWrite,
+    /// It is never tried: its process dies there, and is seen to do so as far as a caller can.
+    Death,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Planned {
     left: u32,
     fault: Fault,
+    /// Whether only operations of one kind count.
+    only: Option<Op>,
+}
+
+impl Planned {
+    fn counts(&self, operation: Op) -> bool {
+        self.only.is_none_or(|only| only == operation)
+    }
 }
 
 thread_local! {
@@ -37,11 +47,13 @@ thread_local! {
     static COUNTED: RefCell<Option<Vec<Op>>> = const { RefCell::new(None) };
     /// Files whose sync failed.
     static UNSYNCED: RefCell<Vec<File>> = const { RefCell::new(Vec::new()) };
+    static LEFT: Cell<u32> = const { Cell::new(0) };
     static SYNCED_AGAIN: Cell<Option<&'static Location<'static>>> = const { Cell::new(None) };
     static RECORDER: RefCell<Option<Recorder>> = const { RefCell::new(None) };
 }
 
 const ENOSPC: i32 = 28;
+const ESRCH: i32 = 3;
 
 /// How many operations of each kind this thread does in `act`.
 pub(crate) fn count<T>(act: impl FnOnce() -> T) -> (T, impl Fn(Op) -> usize) {
@@ -59,15 +71,29 @@ pub(crate) fn fail_after(count: u32, error: i32) {
 /// Lets several operations fail: each after that many others, all counted from now.
 pub(crate) fn plan(faults: &[(u32, Fault)]) {
     stop();
-    PLANNED
-        .set(faults.iter().map(|(left, fault)| Planned { left: *left, fault: *fault }).collect());
+    let planned = |(left, fault): &(u32, Fault)| Planned { left: *left, fault: *fault, only: None };
+    PLANNED.set(faults.iter().map(planned).collect());
+}
+
+/// Lets this thread's process die at an operation of this kind, after that many others of its kind,
+/// whatever else is planned: it fails, and so do all that the process would do about that.
+pub(crate) fn die_at(operation: Op, after: u32) {
+    let planned = Planned { left: after, fault: Fault::Death, only: Some(operation) };
+    PLANNED.with_borrow_mut(|all| all.push(planned));
+}
+
+/// Takes back what [`die_at`] has planned and nothing has met.
+pub(crate) fn live_on() {
+    PLANNED.with_borrow_mut(|all| all.retain(|planned| planned.only.is_none()));
 }
 
 /// Lets no more operation fail. Returns which was the last that was to.
 pub(crate) fn stop() -> Option<Op> {
     UNSYNCED.take();
     SYNCED_AGAIN.take();
-    PLANNED.take();
+    let left =
+        PLANNED.take().iter().filter(|planned| planned.only.is_none()).map(|it| it.left).max();
+    LEFT.set(left.unwrap_or(0));
     REACHED.take().pop()
 }
 
@@ -76,38 +102,50 @@ pub(crate) fn reached() -> Vec<Op> {
     REACHED.with_borrow(Clone::clone)
 }
 
+/// After how many more operations the last of the planned faults comes that is left, when `stop` was
+/// called.
+pub(crate) fn left() -> u32 {
+    LEFT.get()
+}
+
 /// Where a file was synced again whose sync had failed, if that happened.
 pub(crate) fn synced_again() -> Option<String> {
     SYNCED_AGAIN.get().map(ToString::to_string)
 }
 
-/// Forgets whose sync has failed: the process that saw it is dead.
-pub(crate) fn forget_unsynced() {
-    UNSYNCED.take();
-}
-
 /// Whether this operation is to fail.
 pub(crate) fn fault(operation: Op) -> io::Result<()> {
+    fault_or_death(operation).0
+}
+
+/// The same, and whether it stands for a death instead, so that the operation was never tried.
+fn fault_or_death(operation: Op) -> (io::Result<()>, bool) {
     COUNTED.with_borrow_mut(|counted| counted.iter_mut().for_each(|all| all.push(operation)));
     match due(operation) {
-        None | Some(Fault::ShortWrite) => Ok(()),
-        Some(Fault::Errno(error)) => Err(io::Error::from_raw_os_error(error)),
+        None | Some(Fault::ShortWrite) => (Ok(()), false),
+        Some(Fault::Errno(error)) => (Err(io::Error::from_raw_os_error(error)), false),
+        Some(Fault::Death) => (Err(io::Error::from_raw_os_error(ESRCH)), true),
     }
 }
 
 /// The same for an operation on an open file: none is synced after its sync has failed.
 #[track_caller]
 pub(crate) fn fault_of(operation: Op, file: &File) -> io::Result<()> {
-    let result = fault(operation);
+    let (result, is_death) = fault_or_death(operation);
     let again = UNSYNCED.with_borrow(|files| files.iter().any(|other| inode(other) == inode(file)));
     if again {
         SYNCED_AGAIN.set(Some(Location::caller()));
     }
-    if result.is_err() && operation == Op::Sync {
+    if result.is_err() && operation == Op::Sync && !is_death && !is_dying() {
         // Held open, so that no other file gets its number.
         UNSYNCED.with_borrow_mut(|files| files.extend(file.try_clone()));
     }
     result
+}
+
+/// Whether a death is planned: who is about to die cannot say that a sync has failed.
+fn is_dying() -> bool {
+    PLANNED.with_borrow(|all| all.iter().any(|planned| planned.fault == Fault::Death))
 }
 
 /// Does half of a write and fails, if that is planned for this operation.
@@ -126,13 +164,19 @@ pub(crate) fn short_write(file: &File, bytes: &[u8], offset: u64) -> io::Result<
 /// Counts an operation, and returns the fault that was planned for it.
 fn due(operation: Op) -> Option<Fault> {
     PLANNED.with_borrow_mut(|planned| {
-        let found = planned.iter().position(|planned| planned.left == 0);
-        for planned in planned.iter_mut() {
-            planned.left = planned.left.saturating_sub(1);
+        let is_due = |planned: &Planned| planned.left == 0 && planned.counts(operation);
+        let found = planned.iter().position(is_due);
+        for (at, planned) in planned.iter_mut().enumerate() {
+            if planned.counts(operation) && found != Some(at) {
+                planned.left = planned.left.saturating_sub(1);
+            }
         }
         found.map(|at| {
-            REACHED.with_borrow_mut(|reached| reached.push(operation));
-            planned.swap_remove(at).fault
+            let Planned { fault, only, .. } = planned.swap_remove(at);
+            if only.is_none() {
+                REACHED.with_borrow_mut(|reached| reached.push(operation));
+            }
+            fault
         })
     })
 }

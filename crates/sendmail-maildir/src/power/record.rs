@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::image::{Content, Image, Node, Place};
 use super::ledger::Note;
+use super::mutations::{Line, line_of};
 
 /// Something that was done to the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +64,17 @@ pub(crate) enum Step {
     Did(Change, Option<&'static Location<'static>>),
     /// What somebody was told or did who relies on it.
     Noted(Note),
+}
+
+impl Step {
+    pub(crate) fn is_sync(&self) -> bool {
+        matches!(self, Self::Did(_, Some(_)))
+    }
+
+    /// Whether it is a sync that this line of the source has asked for.
+    pub(crate) fn is_at(&self, site: &Line) -> bool {
+        matches!(self, Self::Did(_, Some(at)) if line_of(at) == *site)
+    }
 }
 
 /// A recording: the disk as it was, and what came then.

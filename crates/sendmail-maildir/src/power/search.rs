@@ -14,6 +14,7 @@ use super::history::{Life, Script};
 use super::image::Image;
 use super::judge::settle_books;
 use super::ledger::Ledger;
+use super::mutations::Line;
 use super::record::{Recorder, Step};
 use super::{place, probe};
 
@@ -110,7 +111,7 @@ pub(crate) fn search(
                 continue;
             }
             found.disks += 1;
-            let again = how.again.filter(|(_, part)| random(&mut seed) % part == 0);
+            let again = how.again.filter(|(_, part)| random(&mut seed).is_multiple_of(*part));
             let path = directory.path().join("queue");
             let mut wrong = look(&disk, &ledger, recording.ended, &path, again.is_some());
             if let (Some((limit, _)), Some(recorder)) = (again, probe::recorded()) {
@@ -136,6 +137,47 @@ pub(crate) fn search(
         }
     }
     found
+}
+
+/// Cuts the power after every step of a history of which a sync was taken out or put off, and looks at the
+/// disks that only this makes possible. Returns what is found first, and how many disks were looked at.
+pub(crate) fn search_beyond(
+    recording: &Recording,
+    mutated: &[Step],
+    site: &Line,
+    model: Model,
+) -> (Option<String>, usize) {
+    let directory = tempfile::tempdir_in(place()).unwrap();
+    let path = directory.path().join("queue");
+    let mut known = Known::new();
+    let mut ledger = Ledger::default();
+    // The syncs are fewer or later, and everything else is in the same order.
+    let mut whole = 0;
+    for count in 0..=mutated.len() {
+        match count.checked_sub(1).map(|last| &mutated[last]) {
+            Some(Step::Noted(note)) => ledger.note(note),
+            Some(Step::Did(_, Some(_))) | None => continue,
+            Some(Step::Did(_, None)) => {}
+        }
+        // The whole history up to the same point, with every sync that follows at once.
+        whole += recording.steps[whole..].iter().position(|step| !step.is_sync()).unwrap() + 1;
+        let synced = recording.steps[whole..].iter().take_while(|step| step.is_sync()).count();
+        let before = Cut::new(&recording.base, &recording.steps[..whole + synced], model);
+        let late =
+            mutated[count..].iter().take_while(|step| step.is_sync() && !step.is_at(site)).count();
+        let cut = Cut::new(&recording.base, &mutated[..count + late], model);
+        for disk in cut.disks_beyond(&before) {
+            if known.insert(key(&disk, &ledger), true).is_some() {
+                continue;
+            }
+            let wrong = look(&disk, &ledger, recording.ended, &path, false);
+            if !wrong.is_empty() {
+                let found = format!("cut after step {count}: {}", wrong.join("; "));
+                return (Some(found), known.len());
+            }
+        }
+    }
+    (None, known.len())
 }
 
 fn key(disk: &Image, ledger: &Ledger) -> u64 {
