@@ -13,7 +13,7 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 pub(crate) use rustix::fs::Stat;
-use rustix::fs::{self as sys, AtFlags, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{self as sys, AtFlags, FileType, Mode, OFlags, RenameFlags, StatxFlags};
 
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 const DIR_MODE: Mode = Mode::RWXU;
@@ -218,6 +218,14 @@ impl Dir {
     /// Which device it is on.
     pub(crate) fn device(&self) -> io::Result<u64> {
         Ok(sys::fstat(&self.fd)?.st_dev)
+    }
+
+    /// The number of its mount, which no other mount ever gets; nothing before Linux 6.8.
+    pub(crate) fn mount_id(&self) -> Option<u64> {
+        // STATX_MNT_ID_UNIQUE, which has no name in the library yet.
+        let wanted = StatxFlags::from_bits_retain(0x4000);
+        let found = sys::statx(&self.fd, "", AtFlags::EMPTY_PATH, wanted).ok()?;
+        (found.stx_mask & wanted.bits() != 0).then_some(found.stx_mnt_id)
     }
 
     /// Free space in bytes and free inodes; inodes are `None` where the file system makes them as

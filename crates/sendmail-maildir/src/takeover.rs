@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io;
 
 use sendmail_core::{AmbiguousPolicy, MailEvent, MailEventKind, QueueId, Reply};
-use uuid::Uuid;
 
 use crate::disk::sync_data;
 use crate::journal::record::{Effect, Record};
@@ -225,7 +224,7 @@ impl Queue {
     }
 
     /// What the worker's newest segment says of each claim, and whether it was begun under the
-    /// present boot of the machine.
+    /// present boot of the machine and the present mount of its file system.
     fn read_journal(&self, worker: OwnerId) -> io::Result<(HashMap<QueueId, Fate>, bool)> {
         let mut fates: HashMap<QueueId, Fate> = HashMap::new();
         let Some((file, header)) = self.newest_segment(worker)? else {
@@ -254,7 +253,7 @@ impl Queue {
                 Record::Event(_) => {}
             }
         }
-        Ok((fates, header.boot == self.boot && self.boot != Uuid::nil()))
+        Ok((fates, owner::is_same_boot(header.boot, self.boot)))
     }
 
     fn newest_segment(&self, worker: OwnerId) -> io::Result<Option<(File, Header)>> {
