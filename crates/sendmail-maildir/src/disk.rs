@@ -7,7 +7,7 @@
 use std::ffi::{CString, OsStr};
 use std::fs::{File, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -90,7 +90,8 @@ impl Dir {
     /// Makes every entry of it durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
         fault(Op::Sync)?;
-        Ok(sys::fsync(&self.fd)?)
+        sys::fsync(&self.fd)?;
+        still_there(&self.fd)
     }
 
     /// Makes everything on its file system durable. Costly; for rare moments.
@@ -306,13 +307,24 @@ pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()>
 /// Makes a file's content durable, and its length.
 pub(crate) fn sync_data(file: &File) -> io::Result<()> {
     fault(Op::Sync)?;
-    file.sync_data()
+    file.sync_data()?;
+    still_there(file)
 }
 
 /// Makes all of a file durable, its permissions included.
 pub(crate) fn sync(file: &File) -> io::Result<()> {
     fault(Op::Sync)?;
-    file.sync_all()
+    file.sync_all()?;
+    still_there(file)
+}
+
+/// An error if the file system has shut itself down.
+///
+/// XFS syncs nothing and reports success if it shuts down between a change and its sync: the change is
+/// gone from memory, and so there is nothing to wait for. Its `fstat` tells (`xfs_vn_getattr`).
+fn still_there(file: impl AsFd) -> io::Result<()> {
+    sys::fstat(file)?;
+    Ok(())
 }
 
 /// Changes a file's permissions.
