@@ -4,7 +4,7 @@
 //! into its own, syncs, and only then moves the files. Killed half-way, the next one reads the same
 //! and comes to the same conclusions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 
@@ -287,12 +287,42 @@ impl Queue {
             if let Some((file, header)) = self.segment_of(worker, sequence)?
                 && !header.sealed
             {
-                let mut records = Records::new(&file, START, None)?;
-                while records.next_record()?.is_some() {}
+                let end = end_of_whole(&file)?.max(header.watermark);
                 sync_data(&file)?;
-                seal(&file, records.position())?;
+                seal(&file, end)?;
             }
         }
         Ok(())
     }
+}
+
+/// Where the records of a segment end, without the events of a settlement that a crash cut off before its
+/// outcome: what they tell was never concluded, the message is tried again, and they are told then.
+fn end_of_whole(file: &File) -> io::Result<u64> {
+    let mut records = Records::new(file, START, None)?;
+    let mut open = HashSet::new();
+    let mut cut = None;
+    let mut at = records.position();
+    while let Some((record, _)) = records.next_record()? {
+        match record {
+            Record::Claimed(id) | Record::Begun(id) | Record::HandedOver(id) => {
+                open.insert(id);
+                cut = None;
+            }
+            Record::Settled(id, _) | Record::Released(id) | Record::Finished(id) => {
+                open.remove(&id);
+                cut = None;
+            }
+            // A settlement is appended in one piece, its outcome last.
+            Record::Event(event)
+                if event.recipient.is_some()
+                    && event.queue_id.is_some_and(|id| open.contains(&id)) =>
+            {
+                cut.get_or_insert(at);
+            }
+            Record::Event(_) => cut = None,
+        }
+        at = records.position();
+    }
+    Ok(cut.unwrap_or(at))
 }
