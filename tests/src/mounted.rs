@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::fs::FallocateFlags;
 use tempfile::{NamedTempFile, TempDir};
@@ -167,8 +168,26 @@ impl Mounted {
         if self.is_mounted {
             run(Command::new("umount").arg(self.path()))?;
             self.is_mounted = false;
+            self.wait_until_gone()?;
         }
         Ok(())
+    }
+
+    /// Waits until the loop device is free. A process in a mount namespace that was made while this was
+    /// mounted keeps it for as long as it lives, and whoever mounted the image once more meanwhile would
+    /// have the same file system still, or two of them in one image.
+    fn wait_until_gone(&self) -> Result<()> {
+        let Some(image) = self.words.last().filter(|image| Path::new(image).is_file()) else {
+            return Ok(());
+        };
+        for _ in 0..1000 {
+            let output = Command::new("losetup").arg("-j").arg(image).output()?;
+            if output.stdout.is_empty() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Err("its loop device stays in use".into())
     }
 
     /// Mounts it anew with other options: `ro`, `rw`, `abort`.

@@ -22,13 +22,15 @@ struct Package {
     there: fn() -> bool,
 }
 
-const PACKAGES: [Package; 9] = [
+const PACKAGES: [Package; 11] = [
     Package { name: "postfix", there: || find("postfix").is_some() && find("smtp-sink").is_some() },
     Package { name: "mutt", there: || find("mutt").is_some() },
     Package { name: "dovecot-core", there: || find("doveadm").is_some() },
     Package { name: "dovecot-imapd", there: || Path::new("/usr/lib/dovecot/imap").is_file() },
     Package { name: "faketime", there: || find("faketime").is_some() },
     Package { name: "strace", there: || find("strace").is_some() },
+    Package { name: "xfsprogs", there: || find("mkfs.xfs").is_some() && find("xfs_io").is_some() },
+    Package { name: "btrfs-progs", there: || find("mkfs.btrfs").is_some() },
     Package { name: "postgresql", there: has_postgres },
     Package {
         name: "mariadb-server",

@@ -103,10 +103,37 @@ impl Takeover {
     }
 }
 
-/// The present boot of the machine; a value of its own where the system does not tell.
-pub(crate) fn boot_id() -> Uuid {
+/// What the unsynced content of files lives and dies with: the boot of the machine, and the mount of the
+/// queue's file system. Eight bytes are the boot's; four say which mount namespace this process is in, and
+/// four which mount it is there. A value of its own, or zeros, where the system does not tell.
+pub(crate) fn boot_id(root: &Dir) -> Uuid {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    Uuid::try_parse(text.trim()).unwrap_or_default()
+    let boot = Uuid::try_parse(text.trim()).unwrap_or_default();
+    let (namespace, mount) = namespace().zip(root.mount_id()).unwrap_or_default();
+    boot_and_mount(boot, namespace, mount)
+}
+
+/// Whether what was written and not synced at one is there still at the other.
+///
+/// A mount in another namespace cannot be compared: a container that is started anew has one of its own,
+/// of the same file system, which went on meanwhile.
+pub(crate) fn is_same_boot(one: Uuid, other: Uuid) -> bool {
+    let parts = |id: Uuid| (id.as_u128() >> 64, (id.as_u128() >> 32) as u32, id.as_u128() as u32);
+    let ((boot, namespace, mount), (other_boot, other_namespace, other_mount)) =
+        (parts(one), parts(other));
+    let comparable = namespace != 0 && namespace == other_namespace;
+    boot != 0 && boot == other_boot && !(comparable && mount != other_mount)
+}
+
+fn boot_and_mount(boot: Uuid, namespace: u64, mount: u64) -> Uuid {
+    let low = |number: u64| u128::from(number & u64::from(u32::MAX));
+    Uuid::from_u128((boot.as_u128() >> 64 << 64) | (low(namespace) << 32) | low(mount))
+}
+
+/// The number of this process's mount namespace.
+fn namespace() -> Option<u64> {
+    let link = std::fs::read_link("/proc/self/ns/mnt").ok()?;
+    link.to_str()?.strip_prefix("mnt:[")?.strip_suffix(']')?.parse().ok()
 }
 
 #[cfg(test)]
@@ -128,5 +155,20 @@ mod tests {
         assert!(Takeover::begin(&dir, id).unwrap().is_none(), "two took over");
         takeover.finish(&dir, id).unwrap();
         assert!(Takeover::begin(&dir, other).unwrap().is_some(), "its file may be gone");
+    }
+
+    #[test]
+    fn a_file_system_that_was_mounted_anew_may_have_forgotten() {
+        let (boot, other) = (Uuid::from_u128(7 << 64), Uuid::from_u128(8 << 64));
+        let at = boot_and_mount;
+        assert!(is_same_boot(at(boot, 1, 5), at(boot, 1, 5)));
+        assert!(!is_same_boot(at(boot, 1, 5), at(other, 1, 5)), "the machine was started anew");
+        assert!(!is_same_boot(at(boot, 1, 5), at(boot, 1, 6)), "it was mounted anew");
+        assert!(is_same_boot(at(boot, 1, 5), at(boot, 2, 6)), "a container cannot be told from it");
+        assert!(is_same_boot(at(boot, 0, 0), at(boot, 1, 5)), "an old kernel does not tell");
+        assert!(!is_same_boot(Uuid::nil(), Uuid::nil()), "nothing is known");
+        let temp = tempfile::tempdir().unwrap();
+        let here = boot_id(&Dir::open(temp.path()).unwrap());
+        assert!(is_same_boot(here, here));
     }
 }

@@ -166,10 +166,10 @@ impl Queue {
         let owner = Owner::begin(&layout.owners, id)
             .map_err(|error| Error::io("open the queue", error).with("path", path.display()))?;
         Ok(Self {
+            boot: owner::boot_id(&layout.root),
             layout,
             options,
             owner,
-            boot: owner::boot_id(),
             wake: Wake::default(),
             written: Mutex::default(),
             resources: Mutex::default(),

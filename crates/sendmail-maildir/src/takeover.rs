@@ -4,12 +4,11 @@
 //! into its own, syncs, and only then moves the files. Killed half-way, the next one reads the same
 //! and comes to the same conclusions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 
 use sendmail_core::{AmbiguousPolicy, MailEvent, MailEventKind, QueueId, Reply};
-use uuid::Uuid;
 
 use crate::disk::sync_data;
 use crate::journal::record::{Effect, Record};
@@ -225,7 +224,7 @@ impl Queue {
     }
 
     /// What the worker's newest segment says of each claim, and whether it was begun under the
-    /// present boot of the machine.
+    /// present boot of the machine and the present mount of its file system.
     fn read_journal(&self, worker: OwnerId) -> io::Result<(HashMap<QueueId, Fate>, bool)> {
         let mut fates: HashMap<QueueId, Fate> = HashMap::new();
         let Some((file, header)) = self.newest_segment(worker)? else {
@@ -254,7 +253,7 @@ impl Queue {
                 Record::Event(_) => {}
             }
         }
-        Ok((fates, header.boot == self.boot && self.boot != Uuid::nil()))
+        Ok((fates, owner::is_same_boot(header.boot, self.boot)))
     }
 
     fn newest_segment(&self, worker: OwnerId) -> io::Result<Option<(File, Header)>> {
@@ -287,7 +286,7 @@ impl Queue {
         for sequence in sequences(&self.layout.journal)? {
             match self.segment_of(worker, sequence)? {
                 Some((file, header)) if header.doubtful => self.save_events(&file, header)?,
-                Some((file, header)) if !header.sealed => seal_segment(&file)?,
+                Some((file, header)) if !header.sealed => seal_segment(&file, header)?,
                 _ => {}
             }
         }
@@ -297,7 +296,8 @@ impl Queue {
     /// Tells the events of a segment whose sync has failed, of which nobody knows whether they are on
     /// the disk: they are written anew. Killed half-way, the next one tells some of them once more.
     fn save_events(&self, file: &File, header: Header) -> io::Result<()> {
-        let mut records = Records::new(file, header.watermark, None)?;
+        let end = end_of_whole(file)?.max(header.watermark);
+        let mut records = Records::new(file, header.watermark, Some(end))?;
         let mut events = Vec::new();
         while let Some((record, _)) = records.next_record()? {
             if let Record::Event(event) = record {
@@ -310,9 +310,39 @@ impl Queue {
 }
 
 /// Makes what is in a dead worker's segment durable, and ends it.
-fn seal_segment(file: &File) -> io::Result<()> {
-    let mut records = Records::new(file, START, None)?;
-    while records.next_record()?.is_some() {}
-    let sealed = sync_data(file).and_then(|()| seal(file, records.position()));
+fn seal_segment(file: &File, header: Header) -> io::Result<()> {
+    let end = end_of_whole(file)?.max(header.watermark);
+    let sealed = sync_data(file).and_then(|()| seal(file, end));
     sealed.inspect_err(|_| doubt(file))
+}
+
+/// Where the records of a segment end, without the events of a settlement that a crash cut off before its
+/// outcome: what they tell was never concluded, the message is tried again, and they are told then.
+fn end_of_whole(file: &File) -> io::Result<u64> {
+    let mut records = Records::new(file, START, None)?;
+    let mut open = HashSet::new();
+    let mut cut = None;
+    let mut at = records.position();
+    while let Some((record, _)) = records.next_record()? {
+        match record {
+            Record::Claimed(id) | Record::Begun(id) | Record::HandedOver(id) => {
+                open.insert(id);
+                cut = None;
+            }
+            Record::Settled(id, _) | Record::Released(id) | Record::Finished(id) => {
+                open.remove(&id);
+                cut = None;
+            }
+            // A settlement is appended in one piece, its outcome last.
+            Record::Event(event)
+                if event.recipient.is_some()
+                    && event.queue_id.is_some_and(|id| open.contains(&id)) =>
+            {
+                cut.get_or_insert(at);
+            }
+            Record::Event(_) => cut = None,
+        }
+        at = records.position();
+    }
+    Ok(cut.unwrap_or(at))
 }

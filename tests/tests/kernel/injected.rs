@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sendmail_tests::plan::{Ending, Mail};
 use sendmail_tests::producer::Progress;
@@ -17,15 +17,19 @@ use tokio::process::Command;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::strace::{Case, Fault, Moment, folders, has_struck, moments, watched, with_fault};
+use crate::strace::{
+    Case, Fault, Moment, folders, has_struck, moments, struck_the_queue, watched, with_fault,
+};
 use crate::support::{
-    PRODUCER, Scene, finish, is_long, mail, mail_to, plan, tell, this_test, told,
+    PRODUCER, Scene, finish, finish_within, is_long, mail, mail_to, plan, tell, this_test, told,
 };
 
 /// How many errors are drawn for each act when not all are tried.
 const DRAWN: usize = 30;
 /// How many cases are tried at once; most of the time they wait for the disk.
 const AT_ONCE: usize = 6;
+/// How long a process may take that is struck; more means that it hangs.
+const LONGEST: Duration = Duration::from_secs(20);
 /// Fewer calls than any of these processes makes.
 const FEW: usize = 8;
 const TRANSACTION: u64 = 1;
@@ -104,6 +108,7 @@ fn draw(test: &str, moments: &[Moment]) -> Vec<Case> {
 }
 
 /// What became of a process that was struck.
+#[derive(Default)]
 struct End {
     struck: bool,
     failed: bool,
@@ -211,7 +216,11 @@ impl Trial {
         let (command, input) = self.command();
         let (log, queue) = (self.folder.path().join("strace"), self.scene.queue.path.clone());
         let command = with_fault(&self.strace, &log, &queue, folders, case, &command);
-        let output = finish(command, &input).await;
+        let output = match finish_within(command, &input, LONGEST).await {
+            Ok(output) => output,
+            Err(_) if !struck_the_queue(&log, &queue) => return Ok(End::default()),
+            Err(command) => return Err(format!("it hangs: {command:?}")),
+        };
         let failed = self.judge(&output)?;
         let end = End { struck: has_struck(&log), failed };
         if !end.struck && failed {
@@ -266,31 +275,37 @@ fn several(prefix: &str) -> Vec<Mail> {
     (0..4).map(mail).collect()
 }
 
+// Proves: I4, F-write-kill, F-write-full, F-write-eio, F-write-access, F-publish-kill
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_mail_of_a_queue() {
     check(Act::Send { exists: false }).await;
 }
 
+// Proves: I4, I17, F-write-kill, F-write-full, F-write-eio, F-write-access, F-publish-kill, F-publish-eio
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mail_that_is_sent() {
     check(Act::Send { exists: true }).await;
 }
 
+// Proves: I1, I4, F-prepare-kill, F-prepare-full, F-prepare-eio, F-prepare-access, F-decide-kill, F-decide-eio, F-decide-access
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_of_three_mails_is_all_or_none() {
     check(Act::Several(Ending::Commit)).await;
 }
 
+// Proves: I2, F-prepare-kill
 #[tokio::test(flavor = "multi_thread")]
 async fn an_abort_after_prepare_sends_nothing() {
     check(Act::Several(Ending::AbortPrepared)).await;
 }
 
+// Proves: I8, I9, I17, F-claim-kill, F-record-kill, F-record-full, F-record-eio, F-unlink-kill, F-unlink-eio
 #[tokio::test(flavor = "multi_thread")]
 async fn a_processor_announces_every_second_copy() {
     check(Act::Deliver).await;
 }
 
+// Proves: I20
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recovery_that_fails_half_way_harms_nothing() {
     check(Act::Recover).await;

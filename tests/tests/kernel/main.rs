@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
+mod crash;
 mod injected;
+mod load;
 mod strace;
 mod support;

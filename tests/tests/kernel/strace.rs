@@ -98,7 +98,7 @@ impl fmt::Display for Case {
 /// The same command under strace, which writes down its calls.
 pub(crate) fn watched(strace: &Path, log: &Path, command: &Command) -> Command {
     let trace = format!("trace={}", CALLS.join(","));
-    wrapped(strace, log, &["-y", "-e", &trace], command)
+    wrapped(strace, log, &["-e", &trace], command)
 }
 
 /// The same command with that fault.
@@ -128,7 +128,7 @@ pub(crate) fn with_fault(
 
 fn wrapped(strace: &Path, log: &Path, words: &[&str], command: &Command) -> Command {
     let mut wrapped = Command::new(strace);
-    wrapped.args(["-f", "-qq", "-o"]).arg(log).args(words);
+    wrapped.args(["-f", "-qq", "-y", "-o"]).arg(log).args(words);
     wrapped.arg(command.as_std().get_program()).args(command.as_std().get_args());
     for (name, value) in command.as_std().get_envs() {
         match value {
@@ -144,6 +144,15 @@ pub(crate) fn has_struck(log: &Path) -> bool {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     text.contains("(INJECTED)") || text.contains("killed by SIGKILL")
+}
+
+/// Whether all calls to which something was done have to do with the queue: not those by which a runtime
+/// wakes its own threads.
+pub(crate) fn struck_the_queue(log: &Path, queue: &Path) -> bool {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let queue = queue.to_string_lossy();
+    text.lines().filter(|line| line.contains("(INJECTED)")).all(|line| line.contains(&*queue))
 }
 
 /// The calls that have to do with the queue, by what was written down.

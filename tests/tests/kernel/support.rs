@@ -51,8 +51,13 @@ pub(crate) struct Scene {
 impl Scene {
     /// With a queue below `folder`, which needs not exist yet.
     pub(crate) async fn below(folder: &Path) -> Self {
+        Self::with_pace(folder, PACE).await
+    }
+
+    /// The same with a relay that takes its time.
+    pub(crate) async fn with_pace(folder: &Path, pace: Pace) -> Self {
         let queue = Queue::new(folder.join("queue")).unwrap();
-        let relay = Relay::start(PACE, 1, None).await.unwrap();
+        let relay = Relay::start(pace, 1, None).await.unwrap();
         Self { queue, ledger: Ledger::default(), relay }
     }
 
@@ -125,8 +130,21 @@ pub(crate) fn plan(number: u64, mails: Vec<Mail>, ending: Ending) -> Plan {
     Plan::of_mails(number, mails, ending)
 }
 
-/// Runs it to its end with `input` on its standard input. If it hangs it is killed, and the test fails.
-pub(crate) async fn finish(mut command: Command, input: &[u8]) -> Output {
+/// Runs it to its end with `input` on its standard input. If it hangs, the test fails.
+pub(crate) async fn finish(command: Command, input: &[u8]) -> Output {
+    match finish_within(command, input, PATIENCE).await {
+        Ok(output) => output,
+        Err(command) => panic!("it hangs: {command:?}"),
+    }
+}
+
+/// Runs it to its end with `input` on its standard input. If it takes too long, it and all that it started
+/// are killed, and the command comes back.
+pub(crate) async fn finish_within(
+    mut command: Command,
+    input: &[u8],
+    time: Duration,
+) -> Result<Output, Command> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     // What it has started is killed with it.
     let mut child = command.process_group(0).spawn().unwrap();
@@ -135,11 +153,11 @@ pub(crate) async fn finish(mut command: Command, input: &[u8]) -> Output {
     // It may be dead already.
     let _ = stdin.write_all(input).await;
     drop(stdin);
-    match tokio::time::timeout(PATIENCE, child.wait_with_output()).await {
-        Ok(output) => output.unwrap(),
+    match tokio::time::timeout(time, child.wait_with_output()).await {
+        Ok(output) => Ok(output.unwrap()),
         Err(_) => {
-            let killed = kill_process_group(group, Signal::KILL);
-            panic!("it hangs: {command:?}; killed: {killed:?}")
+            kill_process_group(group, Signal::KILL).unwrap();
+            Err(command)
         }
     }
 }

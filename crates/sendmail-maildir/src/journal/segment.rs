@@ -3,7 +3,7 @@
 //! ```text
 //! 0   8  magic
 //! 8  16  the worker
-//! 24 16  the boot of the machine under which it was begun
+//! 24 16  the boot of the machine and the mount under which it was begun
 //! 40  8  the watermark: how far the records are known to be durable, as an offset
 //! 48  8  the watermark again, every bit inverted
 //! 56  8  1 if the segment is sealed: nothing is ever appended; 2 if a sync of it failed
