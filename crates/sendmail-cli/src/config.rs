@@ -254,9 +254,9 @@ pub(crate) fn first_line(file: &Path) -> Result<SecretString> {
 /// A URL whose password, if it has one, is masked.
 pub(crate) fn mask_url(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
     // A password may hold an @ that should have been encoded: the last one counts.
-    let Some(at) = rest[..end].rfind('@').or_else(|| rest.rfind('@')) else {
+    let Some(at) = authority.rfind('@').or_else(|| rest.rfind('@')) else {
         return url.to_owned();
     };
     let (credentials, host) = rest.split_at(at);

@@ -98,8 +98,7 @@ fn smtp(url: &str, user: Option<&str>, section: &RelaySection) -> Result<SmtpCon
 /// Whether a URL says whom to authenticate as.
 fn has_credentials(url: &str) -> bool {
     let rest = url.split_once("://").map_or("", |(_, rest)| rest);
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    rest[..end].contains('@')
+    rest.split(['/', '?']).next().is_some_and(|authority| authority.contains('@'))
 }
 
 fn read(file: &Path) -> Result<Vec<u8>> {

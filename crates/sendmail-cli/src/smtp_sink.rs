@@ -187,7 +187,7 @@ impl Session {
             if line == b".\r\n" {
                 break;
             }
-            if !line.ends_with(b"\r\n") || line[..line.len() - 2].contains(&b'\r') {
+            if line.strip_suffix(b"\r\n").is_none_or(|text| text.contains(&b'\r')) {
                 refusal = Some("550 5.6.0 bare CR or LF in the message");
             }
             if bytes.len() + line.len() > MAX_MESSAGE {
@@ -245,12 +245,12 @@ impl Session {
 
 /// The address of `FROM:<a@b> SIZE=1` or `TO:<c@d>`; parameters are of no interest.
 fn path(argument: &str, key: &str) -> Option<String> {
-    let start = argument.get(..key.len())?;
+    let (start, rest) = argument.split_at_checked(key.len())?;
     if !start.eq_ignore_ascii_case(key) {
         return None;
     }
-    let inner = argument[key.len()..].trim_start().strip_prefix('<')?;
-    inner.rfind('>').map(|end| inner[..end].to_owned())
+    let (path, _parameters) = rest.trim_start().strip_prefix('<')?.rsplit_once('>')?;
+    Some(path.to_owned())
 }
 
 #[cfg(test)]

@@ -158,6 +158,7 @@ struct Mailbox {
     at: usize,
 }
 
+#[expect(clippy::string_slice, reason = "at `at` there is an @, which is one byte: see `parse`")]
 impl Mailbox {
     fn local_part(&self) -> &str {
         &self.text[..self.at]
@@ -172,57 +173,59 @@ impl Mailbox {
         if inner.is_empty() {
             return Err(AddressError::Empty);
         }
-        if let Some(offset) = inner.bytes().position(|byte| byte < 0x20 || byte == 0x7f) {
-            return Err(AddressError::Control { byte: inner.as_bytes()[offset], offset });
+        if let Some((offset, byte)) =
+            inner.bytes().enumerate().find(|(_, byte)| byte.is_ascii_control())
+        {
+            return Err(AddressError::Control { byte, offset });
         }
         if let Some((offset, character)) =
             inner.char_indices().find(|(_, character)| character.is_control())
         {
             return Err(AddressError::Character { character, offset });
         }
-        let at = local_part_end(inner)?;
-        let (local, domain) = (&inner[..at], &inner[at + 1..]);
+        let (local, domain) = split(inner)?;
         if local.len() > AddressError::MAX_LOCAL {
             return Err(AddressError::LongLocalPart { length: local.len() });
         }
         if domain.len() > AddressError::MAX_DOMAIN {
             return Err(AddressError::LongDomain { length: domain.len() });
         }
+        let at = local.len();
         check_domain(domain, at + 1)?;
         Ok(Self { text: inner.to_owned(), at })
     }
 }
 
-/// The offset of the `@` that ends the local part, which is a quoted string or a dot-string.
+/// What stands on the two sides of the `@` that ends the local part, which is a quoted string or a
+/// dot-string.
 ///
 /// Leading, trailing and doubled dots are let through: they are against the RFC, exist, and harm
 /// nobody but their owner.
-fn local_part_end(text: &str) -> Result<usize, AddressError> {
+fn split(text: &str) -> Result<(&str, &str), AddressError> {
     if text.starts_with('"') {
         let mut characters = text.char_indices().skip(1);
         while let Some((offset, character)) = characters.next() {
             match character {
                 '\\' => drop(characters.next()),
                 '"' => {
-                    let after = offset + 1;
-                    return if text[after..].starts_with('@') && after + 1 < text.len() {
-                        Ok(after)
-                    } else {
-                        Err(AddressError::NoAt)
-                    };
+                    let parts = text.split_at_checked(offset + 1);
+                    return parts
+                        .and_then(|(local, rest)| Some((local, rest.strip_prefix('@')?)))
+                        .filter(|(_, domain)| !domain.is_empty())
+                        .ok_or(AddressError::NoAt);
                 }
                 _ => {}
             }
         }
         return Err(AddressError::NoAt);
     }
-    let at = text.find('@').ok_or(AddressError::NoAt)?;
-    if at == 0 || at + 1 == text.len() {
+    let (local, domain) = text.split_once('@').ok_or(AddressError::NoAt)?;
+    if local.is_empty() || domain.is_empty() {
         return Err(AddressError::NoAt);
     }
-    match text[..at].char_indices().find(|(_, character)| is_special(*character)) {
+    match local.char_indices().find(|(_, character)| is_special(*character)) {
         Some((offset, character)) => Err(AddressError::Character { character, offset }),
-        None => Ok(at),
+        None => Ok((local, domain)),
     }
 }
 

@@ -116,9 +116,7 @@ impl Message {
         if bytes.is_empty() {
             return Err(MessageError::Empty);
         }
-        if bytes.len() > Self::MAX_LEN {
-            return Err(MessageError::TooLarge { length: bytes.len() });
-        }
+        check_length(bytes.len())?;
         let facts = inspect(bytes)?;
         Ok(Self {
             message_id: facts.message_id.ok_or(MessageError::NoMessageId)?,
@@ -132,7 +130,7 @@ impl Message {
     /// The bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.buffer[self.start..]
+        self.buffer.get(self.start..).unwrap_or_default()
     }
 
     /// The Message-ID in its header.
@@ -173,6 +171,10 @@ impl fmt::Debug for Message {
     }
 }
 
+fn check_length(length: usize) -> Result<(), MessageError> {
+    if length > Message::MAX_LEN { Err(MessageError::TooLarge { length }) } else { Ok(()) }
+}
+
 /// What [`inspect`] found in bytes that are in wire form.
 struct Facts {
     message_id: Option<MessageId>,
@@ -185,13 +187,8 @@ fn inspect(bytes: &[u8]) -> Result<Facts, MessageError> {
     let mut facts = Facts { message_id: None, has_8bit_body: false, has_8bit_header: false };
     let mut id_field = FieldText::new(b"Message-ID");
     let mut in_header = true;
-    let mut rest = bytes;
-    let mut line = 0;
-    while !rest.is_empty() {
-        line += 1;
-        let end = rest.iter().position(|b| *b == b'\n').ok_or(MessageError::LineEnd { line })?;
-        let text = rest[..end].strip_suffix(b"\r").ok_or(MessageError::LineEnd { line })?;
-        rest = &rest[end + 1..];
+    for (line, whole) in (1..).zip(bytes.split_inclusive(|b| *b == b'\n')) {
+        let text = whole.strip_suffix(b"\r\n").ok_or(MessageError::LineEnd { line })?;
         if text.contains(&b'\r') {
             return Err(MessageError::LineEnd { line });
         }
@@ -239,11 +236,10 @@ impl FieldText {
             }
             return;
         }
-        self.open = self.text.is_none() && is_field(line, self.name);
-        if self.open {
-            // `is_field` found the colon.
-            let colon = line.iter().position(|b| *b == b':').unwrap_or(line.len() - 1);
-            self.text = Some(line[colon + 1..].to_vec());
+        let value = field(line).filter(|(name, _)| name.eq_ignore_ascii_case(self.name));
+        self.open = self.text.is_none() && value.is_some();
+        if let Some((_, value)) = value.filter(|_| self.open) {
+            self.text = Some(value.to_vec());
         }
     }
 }
@@ -258,9 +254,7 @@ fn normalise(
     date: Timestamp,
     missing_id: impl FnOnce() -> MessageId,
 ) -> Result<Vec<u8>, MessageError> {
-    if raw.len() > Message::MAX_LEN {
-        return Err(MessageError::TooLarge { length: raw.len() });
-    }
+    check_length(raw.len())?;
     let mut out = Vec::with_capacity(raw.len() + raw.len() / 32 + 256);
     let mut lines = Lines { rest: raw };
     let mut has_date = false;
@@ -342,16 +336,21 @@ fn is_continuation(line: &[u8]) -> bool {
 /// Whether `line` starts a header field: a name of printable characters, then a colon; white space
 /// before the colon is obsolete but exists (RFC 5322 section 4.5).
 fn is_any_field(line: &[u8]) -> bool {
-    let name = line.iter().position(|b| *b == b':').map(|colon| line[..colon].trim_ascii_end());
-    name.is_some_and(|name| !name.is_empty() && name.iter().all(u8::is_ascii_graphic))
+    field(line).is_some_and(|(name, _)| !name.is_empty() && name.iter().all(u8::is_ascii_graphic))
 }
 
 fn is_field(line: &[u8], name: &[u8]) -> bool {
-    let found = line.iter().position(|b| *b == b':').map(|colon| line[..colon].trim_ascii_end());
-    found.is_some_and(|found| found.eq_ignore_ascii_case(name))
+    field(line).is_some_and(|(found, _)| found.eq_ignore_ascii_case(name))
+}
+
+/// What stands before the first colon, without white space behind it, and what stands after.
+fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut parts = line.splitn(2, |b| *b == b':');
+    Some((parts.next()?.trim_ascii_end(), parts.next()?))
 }
 
 /// `Tue, 24 Nov 2026 07:08:55 +0000` (RFC 5322 section 3.3).
+#[expect(clippy::indexing_slicing, reason = "the remainders are less than the tables are long")]
 fn rfc5322_date(timestamp: Timestamp) -> String {
     const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
     const MONTHS: [&str; 12] =
@@ -446,6 +445,47 @@ mod tests {
 
     // Proves: B-long-lines, B-controls
     #[test]
+    fn a_header_is_what_reads_as_one() {
+        // Folding needs something to fold, and a name has no white space within.
+        let added = "Date: Tue, 24 Nov 2026 07:08:55 +0000\r\nMessage-ID: ";
+        for raw in [" A: folds nothing\n", "two words: x\n", ": x\n"] {
+            let message = accept(raw).unwrap();
+            let text = String::from_utf8_lossy(message.as_bytes()).into_owned();
+            assert!(text.starts_with(added), "{raw:?}: {text}");
+            assert!(text.ends_with(&format!("\r\n\r\n{}\r\n", raw.trim_end())), "{raw:?}: {text}");
+        }
+        check(
+            "A: b\n c\nMessage-ID: <a@b>\nDate: d\n",
+            "A: b\r\n c\r\nMessage-ID: <a@b>\r\nDate: d\r\n",
+        );
+    }
+
+    #[test]
+    fn the_first_message_id_counts_and_only_its_own_folds() {
+        let raw = "A: b\n c\nMessage-ID: <a@b>\nB: c\n d\nMessage-ID: <second@b>\n e\n\n";
+        assert_eq!(accept(raw).unwrap().message_id().as_str(), "<a@b>");
+        let split = "Message-ID:\n \t<a@b>\n\t\nDate: d\n\n";
+        assert_eq!(accept(split).unwrap().message_id().as_str(), "<a@b>");
+    }
+
+    #[test]
+    fn the_largest_message_is_taken_and_a_byte_more_is_not() {
+        assert_eq!(check_length(256 << 20), Ok(()));
+        // Memory that nobody touches costs nothing.
+        let length = Message::MAX_LEN + 1;
+        let (raw, wire) = (vec![0; length], vec![0; length]);
+        let large = Err(MessageError::TooLarge { length });
+        assert_eq!(Message::from_raw(&raw, NOW, "b"), large);
+        assert_eq!(Message::from_wire(wire, 0), large);
+    }
+
+    #[test]
+    fn the_longest_line_is_taken() {
+        let longest = "x".repeat(MAX_LINE);
+        assert!(accept(&format!("A: b\n\n{longest}\n")).is_ok());
+    }
+
+    #[test]
     fn what_smtp_cannot_carry_is_named_by_its_line() {
         assert_eq!(accept(""), Err(MessageError::Empty));
         assert_eq!(accept("A: b\n\nx\0y\n"), Err(MessageError::Nul { line: 5 }));
@@ -470,15 +510,17 @@ mod tests {
     fn where_it_starts_in_its_buffer_makes_no_difference() {
         let wire = b"Message-ID: <a@b>\r\n\r\n".to_vec();
         let longer = [b"head\r\n".as_slice(), &wire].concat();
-        assert_eq!(Message::from_wire(wire, 0), Message::from_wire(longer, 6));
+        assert_eq!(Message::from_wire(wire.clone(), 0), Message::from_wire(longer, 6));
+        let other = Message::from_wire(b"Message-ID: <a@b>\r\n\r\nx\r\n".to_vec(), 0);
+        assert_ne!(Message::from_wire(wire, 0), other);
     }
 
     // Proves: I16
     #[test]
     fn debug_does_not_show_the_content() {
-        assert!(
-            !format!("{:?}", accept("Subject: secret\n\nsecret\n").unwrap()).contains("secret")
-        );
+        let message = accept("Message-ID: <a@b>\nDate: d\nSubject: secret\n\nsecret\n").unwrap();
+        let expected = "Message { message_id: MessageId(\"<a@b>\"), length: 55, .. }";
+        assert_eq!(format!("{message:?}"), expected);
     }
 
     proptest! {

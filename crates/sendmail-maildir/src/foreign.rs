@@ -32,7 +32,7 @@ pub(crate) fn id(name: &[u8], content: &[u8]) -> QueueId {
     let digest =
         Sha256::new().chain_update(length).chain_update(base).chain_update(content).finalize();
     let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest[..16]);
+    bytes.iter_mut().zip(digest).for_each(|(byte, digest)| *byte = digest);
     // RFC 9562 section 5.8: a UUID of version 8 is whatever its maker wants.
     bytes[6] = bytes[6] & 0x0f | 0x80;
     bytes[8] = bytes[8] & 0x3f | 0x80;
@@ -154,8 +154,7 @@ fn fields(header: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The text of a field, unfolded, its encoded words (RFC 2047) decoded.
 fn decoded(field: &[u8]) -> String {
-    let colon = field.iter().position(|byte| *byte == b':').map_or(field.len(), |colon| colon + 1);
-    let value = field[colon..].trim_ascii();
+    let value = field.splitn(2, |byte| *byte == b':').nth(1).unwrap_or_default().trim_ascii();
     if !value.windows(2).any(|two| two == b"=?") {
         return String::from_utf8_lossy(value).into_owned();
     }

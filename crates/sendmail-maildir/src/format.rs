@@ -122,7 +122,8 @@ pub(crate) fn decode(content: Vec<u8>, id: QueueId) -> Result<QueueFile, FormatE
         return Err(FormatError::Length { found, wanted });
     }
     let covered: usize = lines.iter().take(lines.len() - 1).map(|line| line.len() + 2).sum();
-    if fields.checksum.as_deref() != Some(&checksum(&content[..covered], &content[start..])) {
+    let sum = content.get(..covered).zip(content.get(start..)).map(|(it, rest)| checksum(it, rest));
+    if sum.is_none() || fields.checksum != sum {
         return Err(FormatError::Checksum);
     }
     if head.id != id {
@@ -161,15 +162,14 @@ fn split_head(content: &[u8]) -> Result<(Vec<&str>, usize), FormatError> {
     let mut lines = Vec::new();
     let mut start = 0;
     let mut version_checked = false;
-    while start < content.len().min(MAX_HEAD) {
-        let rest = &content[start..];
-        let Some(end) = rest.windows(2).take(MAX_LINE).position(|two| two == b"\r\n") else {
-            break;
-        };
-        let line = std::str::from_utf8(&rest[..end])
-            .map_err(|_| FormatError::Line(String::from_utf8_lossy(&rest[..end]).into_owned()))?;
+    while start < MAX_HEAD {
+        let rest = content.get(start..).unwrap_or_default();
+        let end = rest.windows(2).take(MAX_LINE).position(|two| two == b"\r\n");
+        let Some(text) = end.and_then(|end| rest.get(..end)) else { break };
+        let line = std::str::from_utf8(text)
+            .map_err(|_| FormatError::Line(String::from_utf8_lossy(text).into_owned()))?;
         lines.push(line);
-        start += end + 2;
+        start += text.len() + 2;
         if let Some(version) = line.strip_prefix("X-Queue-Version: ") {
             match version.parse() {
                 Ok(version) if version > VERSION => return Err(FormatError::NewerVersion(version)),

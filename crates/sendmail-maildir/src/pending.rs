@@ -4,7 +4,8 @@
 //! published is in the place that its options ask for, so that whoever finishes the work of somebody
 //! else puts it into the same one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::collections::hash_map::{Entry, HashMap};
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -126,21 +127,23 @@ impl Queue {
                 .with("queue id", id));
             };
             let trouble = |error| Error::io(operation, error).with("queue id", id);
-            if !dirs.contains_key(&written.resource) {
-                let dir =
-                    self.layout.staged.make_dir(written.resource.as_str()).map_err(trouble)?;
-                dirs.insert(written.resource.clone(), dir);
-            }
+            let dir = match dirs.entry(written.resource) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    let dir = self.layout.staged.make_dir(entry.key().as_str()).map_err(trouble)?;
+                    entry.insert(dir)
+                }
+            };
             if written.staged {
                 continue;
             }
             let name = MessageName::new(*id).owned(self.owner.id).encode();
-            self.layout.tmp.rename(&name, &dirs[&written.resource], &name).map_err(trouble)?;
+            self.layout.tmp.rename(&name, dir, &name).map_err(trouble)?;
             if let Some(written) = lock(&self.written).get_mut(id) {
                 written.staged = true;
             }
         }
-        dirs.values().try_for_each(Dir::sync).map_err(|error| Error::io(operation, error))
+        dirs.values().try_for_each(|dir| dir.sync()).map_err(|error| Error::io(operation, error))
     }
 
     pub(crate) fn publish(&self, ids: &[QueueId]) -> Result<()> {
@@ -398,7 +401,11 @@ impl<'a> Touched<'a> {
         Ok(dir)
     }
 
+    #[cfg_attr(test, track_caller)]
     fn sync(&self) -> io::Result<()> {
-        self.dirs.iter().try_for_each(|dir| dir.sync())
+        for dir in &self.dirs {
+            dir.sync()?;
+        }
+        Ok(())
     }
 }

@@ -101,6 +101,10 @@ impl Rounds {
         self.running.shutdown().await;
     }
 
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "there is a slot for each recovery, both lists keep their length, and indices come from them"
+    )]
     fn start(&mut self, index: usize) {
         let slot = &mut self.slots[index];
         (slot.running, slot.hurried) = (true, None);
@@ -111,6 +115,10 @@ impl Rounds {
             .spawn(async move { (index, run(&context, recovery.as_ref()).await.unwrap_or(None)) });
     }
 
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "there is a slot for each recovery, both lists keep their length, and indices come from them"
+    )]
     fn note(&mut self, done: Result<(usize, Option<Duration>), tokio::task::JoinError>) {
         // Panics are caught, and tasks are aborted only together with all of this.
         let Ok((index, again)) = done else { return };

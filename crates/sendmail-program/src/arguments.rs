@@ -33,18 +33,17 @@ pub(crate) fn arguments<'a>(from: &'a ReversePath, to: &'a [Recipient]) -> Vec<&
 ///
 /// A recipient that does not fit by itself has a run of its own.
 pub(crate) fn runs(recipients: &[Recipient], limit: usize) -> Vec<&[Recipient]> {
-    let mut runs = Vec::new();
-    let (mut start, mut used) = (0, 0);
-    for (index, recipient) in recipients.iter().enumerate() {
-        let cost = recipient.as_str().len() + OVERHEAD;
-        if index > start && used + cost > limit {
-            runs.push(&recipients[start..index]);
-            (start, used) = (index, 0);
+    let cost = |recipient: &Recipient| recipient.as_str().len() + OVERHEAD;
+    let mut used = recipients.first().map_or(0, cost);
+    let fits = |_: &Recipient, next: &Recipient| {
+        used += cost(next);
+        let fits = used <= limit;
+        if !fits {
+            used = cost(next);
         }
-        used += cost;
-    }
-    runs.push(&recipients[start..]);
-    runs
+        fits
+    };
+    recipients.chunk_by(fits).collect()
 }
 
 #[cfg(test)]

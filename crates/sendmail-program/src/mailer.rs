@@ -151,8 +151,13 @@ impl Mailer for ProgramMailer {
             in_doubt |= matches!(outcome, Outcome::Unknown(_));
             outcomes.extend(std::iter::repeat_n(outcome, to.len()));
         }
-        // Each recipient is in exactly one run, and each run gave its recipients one outcome each.
-        Ok(DeliveryReport::new(envelope, outcomes).expect("one outcome for each recipient"))
+        #[expect(
+            clippy::expect_used,
+            reason = "each recipient is in exactly one run, and each run gave its recipients one outcome each"
+        )]
+        let report =
+            DeliveryReport::new(envelope, outcomes).expect("one outcome for each recipient");
+        Ok(report)
     }
 
     fn check(&self, envelope: &Envelope) -> Result<()> {

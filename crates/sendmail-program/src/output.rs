@@ -69,7 +69,7 @@ impl Gathered {
     fn read(&mut self) -> io::Result<usize> {
         let mut buffer = [0; 4096];
         let length = self.pipe.try_read(&mut buffer)?;
-        keep_tail(&mut self.tail, &buffer[..length]);
+        keep_tail(&mut self.tail, buffer.get(..length).unwrap_or(&buffer));
         Ok(length)
     }
 }

@@ -173,9 +173,9 @@ fn decode(text: &str, part: &'static str) -> Result<String> {
             rest = after;
             continue;
         }
-        let code = after.split_at_checked(2).and_then(|(digits, after)| {
+        let code = after.split_first_chunk().and_then(|(&[high, low], after)| {
             let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
-            Some((digit(digits[0])? * 16 + digit(digits[1])?, after))
+            Some((digit(high)? * 16 + digit(low)?, after))
         });
         let Some((byte, after)) = code else {
             return Err(invalid("a % in the relay URL has to be written %25").with("part", part));

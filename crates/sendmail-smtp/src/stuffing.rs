@@ -15,11 +15,10 @@ pub(crate) fn check_wire_form(body: &[u8]) -> Result<(), NotWireForm> {
     let mut rest = body;
     let mut offset = 0;
     while let Some(at) = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
-        if !rest[at..].starts_with(b"\r\n") {
-            return Err(NotWireForm { offset: offset + at });
-        }
+        let end = rest.get(at..).unwrap_or_default();
+        let wrong = NotWireForm { offset: offset + at };
+        rest = end.strip_prefix(b"\r\n").ok_or(wrong)?;
         offset += at + 2;
-        rest = &rest[at + 2..];
     }
     if rest.is_empty() && !body.is_empty() { Ok(()) } else { Err(NotWireForm { offset }) }
 }
@@ -28,19 +27,18 @@ pub(crate) fn check_wire_form(body: &[u8]) -> Result<(), NotWireForm> {
 ///
 /// Each piece ends at the end of a line. The pieces one after the other are the stuffed body.
 pub(crate) fn stuffed_pieces(body: &[u8], size: usize) -> impl Iterator<Item = Vec<u8>> + '_ {
-    let mut rest = body;
+    let mut lines = body.split_inclusive(|byte| *byte == b'\n').peekable();
     std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let mut piece = Vec::with_capacity(size.min(rest.len()) + 1024);
-        while !rest.is_empty() && piece.len() < size {
-            let end = rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |at| at + 1);
-            if rest[0] == b'.' {
+        lines.peek()?;
+        let mut piece = Vec::with_capacity(size.min(body.len()) + 1024);
+        for line in lines.by_ref() {
+            if line.starts_with(b".") {
                 piece.push(b'.');
             }
-            piece.extend_from_slice(&rest[..end]);
-            rest = &rest[end..];
+            piece.extend_from_slice(line);
+            if piece.len() >= size {
+                break;
+            }
         }
         Some(piece)
     })

@@ -115,7 +115,12 @@ impl Wire {
     }
 
     /// Sends `line` and reads the reply to it.
+    ///
+    /// Invariant: a reply that was there before its command was sent is the answer to nothing.
     pub(crate) async fn ask(&mut self, line: &str, limit: Duration) -> Result<WireReply, Broken> {
+        if self.has_unread() {
+            return Err(Broken::OutOfTurn);
+        }
         self.gather(line.as_bytes());
         self.reply(limit).await
     }
@@ -159,8 +164,8 @@ impl Wire {
 
     /// Writes all that was gathered.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.written < self.gathered.len() {
-            let count = ready!(self.socket.poll_write(cx, &self.gathered[self.written..]))?;
+        while let Some(rest @ [_, ..]) = self.gathered.get(self.written..) {
+            let count = ready!(self.socket.poll_write(cx, rest))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

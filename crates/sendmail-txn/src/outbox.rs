@@ -49,11 +49,13 @@ impl Outbox {
     }
 
     pub(crate) fn rollback_to(&mut self, mark: SavepointMark) -> Result<()> {
-        let Some(position) = self.savepoints.iter().position(|(other, _)| *other == mark) else {
+        let mut savepoints = self.savepoints.iter().enumerate();
+        let found = savepoints.find(|(_, (other, _))| *other == mark);
+        let Some((position, &(_, length))) = found else {
             let message = "there is no such savepoint, or it is void";
             return Err(Error::new(ErrorKind::InvalidState, "roll back to the savepoint", message));
         };
-        self.items.truncate(self.savepoints[position].1);
+        self.items.truncate(length);
         self.savepoints.truncate(position + 1);
         Ok(())
     }

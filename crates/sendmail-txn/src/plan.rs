@@ -19,15 +19,17 @@ impl Plan {
     ///
     /// [`ErrorKind::InvalidState`] if after a crash nobody could tell, for all of it, what was decided.
     pub(crate) fn new(managers: &[Box<dyn DataManager>]) -> Result<Self> {
-        let mut order: Vec<usize> = (0..managers.len()).collect();
-        order.sort_by_key(|&index| managers[index].order());
-        let needy: Vec<usize> =
-            order.iter().copied().filter(|&index| managers[index].needs_decision()).collect();
-        let decider = decider(managers, &order, &needy);
-        let oracle = decider.and_then(|index| managers[index].decision_store());
+        let mut members: Vec<Member<'_>> = managers.iter().map(AsRef::as_ref).enumerate().collect();
+        members.sort_by_key(|(_, manager)| manager.order());
+        let needy: Vec<Member<'_>> =
+            members.iter().copied().filter(|(_, manager)| manager.needs_decision()).collect();
+        let decider = decider(&members, &needy);
+        let oracle = decider.and_then(|(_, manager)| manager.decision_store());
+        let decider = decider.map(|(index, _)| index);
         if !needy.is_empty() {
-            check(managers, decider, &needy, oracle.as_deref())?;
+            check(decider, &needy, oracle.as_deref())?;
         }
+        let mut order: Vec<usize> = members.iter().map(|(index, _)| *index).collect();
         if let Some(decider) = decider {
             order.retain(|&index| index != decider);
             order.insert(0, decider);
@@ -56,22 +58,24 @@ impl Plan {
     }
 }
 
+/// A data manager and its index.
+type Member<'a> = (usize, &'a dyn DataManager);
+
 /// The last resource; or the first that needs a decision and can be asked; or the first that needs
 /// one. Where nobody needs one, the first to commit decides, and that needs no choosing.
-fn decider(managers: &[Box<dyn DataManager>], order: &[usize], needy: &[usize]) -> Option<usize> {
-    let last = order.iter().find(|&&index| managers[index].order() == Order::LastResource);
+fn decider<'a>(members: &[Member<'a>], needy: &[Member<'a>]) -> Option<Member<'a>> {
+    let last = members.iter().find(|(_, manager)| manager.order() == Order::LastResource);
     if last.is_some() || needy.is_empty() {
         return last.copied();
     }
-    let can_be_asked = |index: &&usize| managers[**index].decision_store().is_some();
-    let asked = needy.iter().find(can_be_asked).or_else(|| order.iter().find(can_be_asked));
+    let can_be_asked = |(_, manager): &&Member<'a>| manager.decision_store().is_some();
+    let asked = needy.iter().find(can_be_asked).or_else(|| members.iter().find(can_be_asked));
     asked.or(needy.first()).copied()
 }
 
 fn check(
-    managers: &[Box<dyn DataManager>],
     decider: Option<usize>,
-    needy: &[usize],
+    needy: &[Member<'_>],
     oracle: Option<&dyn DecisionStore>,
 ) -> Result<()> {
     let misuse = |message: &str| {
@@ -79,7 +83,8 @@ fn check(
     };
     let Some(oracle) = oracle else {
         // One alone may decide for itself: it looks after its own traces.
-        return if needy.len() > 1 || decider.is_some_and(|index| !needy.contains(&index)) {
+        let is_other = |index: usize| needy.iter().all(|(needy, _)| *needy != index);
+        return if needy.len() > 1 || decider.is_some_and(is_other) {
             misuse(
                 "several parts of this transaction must be decided as one, and none of them can be \
                  asked after a crash; use a queue with a decision log, or a database with a \
@@ -89,9 +94,9 @@ fn check(
             Ok(())
         };
     };
-    let same_name = |index: &usize| {
+    let same_name = |(index, manager): &Member<'_>| {
         Some(*index) != decider
-            && managers[*index]
+            && manager
                 .decision_store()
                 .is_some_and(|store| store.resource_id() == oracle.resource_id())
     };

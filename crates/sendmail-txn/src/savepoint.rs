@@ -34,6 +34,10 @@ pub(crate) async fn set(transaction: &mut Transaction) -> Result<Savepoint> {
 }
 
 /// Rolls back to a savepoint.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the index counts down from the last, and only what is at it is removed"
+)]
 pub(crate) async fn rollback(transaction: &mut Transaction, savepoint: &Savepoint) -> Result<()> {
     let operation = "roll back to the savepoint";
     require_active(transaction, operation)?;

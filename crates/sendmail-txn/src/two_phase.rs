@@ -35,6 +35,10 @@ pub(crate) async fn commit(mut transaction: Transaction) -> CommitOutcome {
 }
 
 /// Aborts `transaction`: every data manager, whatever happens to the others.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the plan was made of these very managers, and none joins or leaves while it is used"
+)]
 pub(crate) async fn abort(transaction: &mut Transaction) {
     transaction.set_status(TransactionStatus::Ending);
     let managers = transaction.managers_mut();
@@ -71,6 +75,10 @@ async fn refuse(transaction: &mut Transaction) -> Option<CommitOutcome> {
 }
 
 /// The first phase. Returns who is to commit, in order, and which messages were marked.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the plan was made of these very managers, and none joins or leaves while it is used"
+)]
 async fn prepare(
     transaction: &mut Transaction,
     plan: &Plan,
@@ -96,6 +104,10 @@ async fn prepare(
 }
 
 /// The second phase: the first of `willing` decides, and the others follow.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the plan was made of these very managers, and none joins or leaves while it is used"
+)]
 async fn finish(
     mut transaction: Transaction,
     plan: &Plan,

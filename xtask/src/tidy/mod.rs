@@ -4,6 +4,7 @@
 mod arrows;
 mod contracts;
 mod pages;
+mod panics;
 mod sources;
 
 use std::path::{Path, PathBuf};
@@ -14,9 +15,9 @@ use crate::shell::{self, Failure, Result, cargo, root};
 ///
 /// No crate depends on one that it must not know, and the core on next to nothing; the methods of its
 /// traits say whether they are cancel safe; each source file starts with its documentation, and
-/// each public item has some; there is no unsafe code; each member takes the lints of the workspace; no
-/// file names a path of one machine; links between pages lead somewhere, and the tests that pages name
-/// exist.
+/// each public item has some; there is no unsafe code, and libraries deny what may panic; each member
+/// takes the lints of the workspace; no file names a path of one machine; links between pages lead
+/// somewhere, and the tests that pages name exist.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {}
 
@@ -43,6 +44,7 @@ pub(crate) fn run() -> Result {
         let mut found = sources::check(name, text, &own);
         found.extend(pages::check(name, text, &tree));
         found.extend(contracts::check(name, text));
+        found.extend(panics::check(name, text));
         problems.extend(found.into_iter().map(|problem| format!("{}: {problem}", name.display())));
     }
     if problems.is_empty() {

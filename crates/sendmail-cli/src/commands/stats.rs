@@ -55,7 +55,8 @@ fn json(count: &StateCount, in_doubt: &[InDoubt]) -> Value {
                 "oldest_seconds": doubt.oldest.as_secs(),
             })
         };
-        line["in_doubt"] = in_doubt.iter().map(each).collect();
+        let in_doubt = in_doubt.iter().map(each).collect();
+        line.as_object_mut().map(|line| line.insert("in_doubt".to_owned(), in_doubt));
     }
     line
 }

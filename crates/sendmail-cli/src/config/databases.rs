@@ -165,7 +165,7 @@ impl DatabaseUrl {
 
     fn has_user(&self) -> bool {
         let rest = self.expose().split_once("://").map_or("", |(_, rest)| rest);
-        rest[..rest.find(['/', '?']).unwrap_or(rest.len())].contains('@')
+        rest.split(['/', '?']).next().is_some_and(|authority| authority.contains('@'))
     }
 }
 

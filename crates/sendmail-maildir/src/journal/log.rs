@@ -88,9 +88,10 @@ pub(crate) fn read(dir: &Dir, after: Option<&Cursor>, limit: usize) -> Result<Ev
     let operation = "read events";
     let existing = sequences(dir).map_err(|error| Error::io(operation, error))?;
     let mut position = match after {
-        None => {
-            Position { floor: existing.first().map_or(0, |first| first - 1), ..Position::default() }
-        }
+        None => Position {
+            floor: existing.first().map_or(0, |first| first.saturating_sub(1)),
+            ..Position::default()
+        },
         Some(cursor) => Position::decode(cursor).ok_or_else(|| {
             Error::new(ErrorKind::InvalidInput, operation, "this is no cursor of this log")
         })?,
@@ -138,10 +139,10 @@ fn finish(source: &Source, position: &mut Position) {
 /// Whether everything behind `position` is still there.
 fn check_kept(position: &Position, existing: &[Sequence]) -> Result<()> {
     let Some(oldest) = existing.first() else { return Ok(()) };
-    let missing =
-        (position.floor + 1..*oldest).any(|gone| position.above.get(&gone) != Some(&None));
+    let missing = (position.floor.saturating_add(1)..*oldest)
+        .any(|gone| position.above.get(&gone) != Some(&None));
     if missing {
-        let start = Position { floor: oldest - 1, ..Position::default() };
+        let start = Position { floor: oldest.saturating_sub(1), ..Position::default() };
         return Err(Error::new(
             ErrorKind::CursorExpired,
             "read events",
@@ -271,6 +272,19 @@ mod tests {
         assert_eq!(times(&read(&dir, Some(&oldest), 9).unwrap()), [3]);
         let foreign = read(&dir, Some(&Cursor::new("42")), 9).unwrap_err();
         assert_eq!(foreign.kind(), ErrorKind::InvalidInput);
+    }
+
+    /// People type them, and databases keep them.
+    #[test]
+    fn a_cursor_of_the_largest_numbers_is_only_one_with_nothing_behind_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let journal = Journal::begin(&dir, Uuid::from_bytes([1; 16]), Uuid::nil()).unwrap();
+        let mark = journal.append(&[event(1)]).unwrap();
+        journal.sync(&mark).unwrap();
+        for cursor in ["j1-18446744073709551615", "j1-0-1.18446744073709551615"] {
+            assert_eq!(times(&read(&dir, Some(&Cursor::new(cursor)), 9).unwrap()), [0i64; 0]);
+        }
     }
 
     proptest! {

@@ -22,8 +22,8 @@ use crate::disk::{Dir, allocate, sync, sync_data, write_at};
 use crate::name::OwnerId;
 use crate::queue::{gone, is_full};
 
-/// How large a segment is made unless one claim needs more.
-const SEGMENT_SIZE: u64 = 4 << 20;
+/// How large a segment is made unless one claim needs more. In tests it is small: they make thousands.
+pub(crate) const SEGMENT_SIZE: u64 = if cfg!(test) { 256 << 10 } else { 4 << 20 };
 
 /// What an event takes beside its Message-ID and its recipient: reply and detail at their longest.
 const EVENT_ROOM: usize = Reply::MAX_TEXT + MailEvent::MAX_DETAIL + 128;
@@ -142,6 +142,11 @@ impl Journal {
         self.lock().broken = true;
     }
 
+    /// Whether nothing more is written, because a sync failed.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.lock().broken
+    }
+
     /// Gives back what a claim had kept free, when it is finished.
     pub(crate) fn unreserve(&self, bytes: u64) {
         let mut state = self.lock();
@@ -167,6 +172,7 @@ impl Journal {
     }
 
     /// Returns when everything up to `mark` is durable. One sync serves all who wait.
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn sync(&self, mark: &Mark) -> io::Result<()> {
         let mut state = self.lock();
         loop {
@@ -309,6 +315,8 @@ pub(crate) fn sequences(dir: &Dir) -> io::Result<Vec<Sequence>> {
     for name in dir.names()? {
         let bytes = name?.bytes;
         let number = std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok());
+        // There is always one below, where a cursor may stand, and one above, for the next segment.
+        let number = number.filter(|number| (1..Sequence::MAX).contains(number));
         if let Some(number) = number.filter(|number| segment_name(*number) == bytes) {
             found.push(number);
         }
@@ -371,6 +379,19 @@ mod tests {
                 break;
             }
         }
+    }
+
+    /// Whoever made them: they are none of ours.
+    #[test]
+    fn files_with_the_outermost_numbers_are_no_segments() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        for number in [0, Sequence::MAX] {
+            dir.create(&segment_name(number)).unwrap();
+        }
+        Journal::begin(&dir, Uuid::from_bytes([1; 16]), Uuid::nil()).unwrap();
+        assert_eq!(sequences(&dir).unwrap(), [1]);
+        assert!(log::read(&dir, None, 9).unwrap().events.is_empty());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::os::unix::fs::FileExt as _;
 use uuid::Uuid;
 
 use super::record::Record;
-use crate::disk::{sync_data, write_at};
+use crate::disk::{set_length, sync_data, write_at};
 use crate::name::OwnerId;
 
 const MAGIC: &[u8; 8] = b"SMRSJ1\r\n";
@@ -72,9 +72,10 @@ impl Header {
         Some(Self {
             worker: uuid(8)?,
             boot: uuid(24)?,
-            // A torn watermark proves nothing: the beginning is always durable.
+            // A torn watermark proves nothing: the beginning is always durable. It was to be sealed
+            // perhaps, and is not then: what is sealed is read to the watermark and never looked at again.
             watermark: if watermark == !inverse { watermark.max(START) } else { START },
-            sealed: number(56)? == 1,
+            sealed: watermark == !inverse && number(56)? == 1,
         })
     }
 }
@@ -87,9 +88,12 @@ pub(crate) fn set_watermark(file: &File, offset: u64) -> io::Result<()> {
 /// Says that nothing more will be appended; the records must be durable already. What was
 /// preallocated and is not used is given back.
 pub(crate) fn seal(file: &File, end: u64) -> io::Result<()> {
-    file.set_len(end)?;
-    set_watermark(file, end)?;
-    write_at(file, &1u64.to_le_bytes(), 56)?;
+    set_length(file, end)?;
+    // In one write: a crash must not leave the seal with a watermark that lags for good.
+    let mut bytes = [0; 24];
+    bytes[..16].copy_from_slice(&watermark_bytes(end));
+    bytes[16..].copy_from_slice(&1u64.to_le_bytes());
+    write_at(file, &bytes, 40)?;
     sync_data(file)
 }
 
@@ -102,15 +106,13 @@ fn watermark_bytes(offset: u64) -> [u8; 16] {
 
 /// The bytes of a record with its frame, appended to `out`.
 pub(crate) fn frame(record: &Record, out: &mut Vec<u8>) {
-    let start = out.len();
-    out.extend_from_slice(&[0; FRAME]);
-    record.encode(out);
-    let body = &out[start + FRAME..];
+    let mut body = Vec::new();
+    record.encode(&mut body);
     // Records are bounded by `MAX_RECORD`.
-    let length = u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes();
-    let sum = crc32fast::hash(body).to_le_bytes();
-    out[start..start + 4].copy_from_slice(&length);
-    out[start + 4..start + FRAME].copy_from_slice(&sum);
+    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+    out.append(&mut body);
 }
 
 /// The records from an offset on, each with the offset behind it, until the first that is not whole.
@@ -155,24 +157,23 @@ impl<'a> Records<'a> {
 
     /// The next record and the offset behind it.
     pub(crate) fn next_record(&mut self) -> io::Result<Option<(Record, u64)>> {
-        let Some(frame) = self.bytes(0, FRAME)? else { return Ok(None) };
-        let number = |at: usize| {
-            frame.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
-        };
-        let (length, sum) = (number(0) as usize, number(4));
-        if length == 0 || length > MAX_RECORD {
-            return Ok(None);
-        }
-        let Some(body) = self.bytes(FRAME as u64, length)? else { return Ok(None) };
-        if crc32fast::hash(body) != sum {
-            return Ok(None);
-        }
-        let record = Record::decode(body);
-        self.position += (FRAME + length) as u64;
-        match record {
-            Some(record) => Ok(Some((record, self.position))),
+        loop {
+            let Some(frame) = self.bytes(0, FRAME)? else { return Ok(None) };
+            let (length, rest) = frame.split_first_chunk().unwrap_or((&[0; 4], &[]));
+            let length = u32::from_le_bytes(*length) as usize;
+            let sum = rest.first_chunk().map(|sum| u32::from_le_bytes(*sum));
+            if length == 0 || length > MAX_RECORD {
+                return Ok(None);
+            }
+            let Some(body) = self.bytes(FRAME as u64, length)? else { return Ok(None) };
+            if Some(crc32fast::hash(body)) != sum {
+                return Ok(None);
+            }
+            let record = Record::decode(body);
+            self.position = self.position.saturating_add(FRAME as u64 + length as u64);
             // Whole, but of a kind that only a newer program knows: not ours to judge.
-            None => self.next_record(),
+            let Some(record) = record else { continue };
+            return Ok(Some((record, self.position)));
         }
     }
 }
@@ -224,6 +225,23 @@ mod tests {
         }
     }
 
+    /// A newer program may have written a segment full of them, each as short as can be.
+    #[test]
+    fn records_of_unknown_kinds_are_passed_over_however_many() {
+        let unknown = [0xee];
+        let mut bytes = Vec::new();
+        for _ in 0..400_000 {
+            bytes.extend_from_slice(&1u32.to_le_bytes());
+            bytes.extend_from_slice(&crc32fast::hash(&unknown).to_le_bytes());
+            bytes.extend_from_slice(&unknown);
+        }
+        let last = Record::Claimed(sendmail_core::QueueId::from_bytes([1; 16]));
+        frame(&last, &mut bytes);
+        let file = segment(&[]);
+        file.write_all_at(&bytes, START).unwrap();
+        assert_eq!(read_all(&file), [last]);
+    }
+
     #[test]
     fn a_torn_watermark_proves_nothing() {
         let file = segment(&[]);
@@ -234,5 +252,9 @@ mod tests {
         seal(&file, 700).unwrap();
         let header = Header::read(&file).unwrap().unwrap();
         assert!(header.sealed && header.watermark == 700);
+        // Otherwise nobody would ever read what is behind the watermark, nor seal it anew.
+        file.write_all_at(&[9], 48).unwrap();
+        let header = Header::read(&file).unwrap().unwrap();
+        assert!(!header.sealed && header.watermark == START);
     }
 }

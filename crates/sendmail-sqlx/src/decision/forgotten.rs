@@ -42,7 +42,7 @@ impl Forgotten {
     pub(crate) fn add(&self, ids: &[QueueId]) -> usize {
         let mut state = self.lock();
         let taken = ids.len().min(MOST.saturating_sub(state.waiting.len()));
-        state.waiting.extend(&ids[..taken]);
+        state.waiting.extend(ids.iter().take(taken));
         taken
     }
 

@@ -332,8 +332,8 @@ pub(crate) fn parse_id(text: &str) -> Option<QueueId> {
         digits.map(|byte| char::from(byte).to_digit(16)?.try_into().ok()).collect();
     let digits: [u8; 32] = digits?.try_into().ok()?;
     let mut bytes = [0; 16];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = pair[0] << 4 | pair[1];
+    for (byte, [high, low]) in bytes.iter_mut().zip(digits.as_chunks().0) {
+        *byte = high << 4 | low;
     }
     Some(QueueId::from_bytes(bytes))
 }

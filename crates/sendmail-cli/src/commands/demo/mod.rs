@@ -103,7 +103,7 @@ impl Story {
         let orders: Vec<String> = orders.iter().map(|(number, _)| number.to_string()).collect();
         self.tell(&format!("   table     {}", orders.join(", ")))?;
         let arrived = self.post.arrived()?;
-        for (to, subject) in &arrived[self.shown..] {
+        for (to, subject) in arrived.iter().skip(self.shown) {
             self.tell(&format!("   mailbox   + {to:<22} {subject}"))?;
         }
         if arrived.len() == self.shown {
