@@ -294,6 +294,29 @@ mod tests {
     use super::*;
     use clap::CommandFactory as _;
 
+    /// What a panic or a log of ours might print: everything that the credentials pass through.
+    // Proves: A-secrets, I16
+    #[test]
+    fn no_type_that_holds_a_secret_shows_it() {
+        const SECRET: &str = "hUnTeR2";
+        let relay = format!("smtp://u:{SECRET}@relay.example.org");
+        let database = format!("postgres://u:{SECRET}@h/d");
+        let words = ["sendmail-queue", "--relay", &relay, "--database", &database, "list"];
+        let arguments = Arguments::parse_from(words);
+        let text = format!(
+            "[relay]\nurl = \"{relay}\"\nuser = \"u\"\npassword = \"{SECRET}\"\n\
+             [databases.d]\nurl = \"{database}\"\n"
+        );
+        let config = crate::config::Config::parse(&text).unwrap();
+        let section = config.databases.values().next().unwrap();
+        let told = format!("{arguments:?} {arguments:#?} {config:?} {config:#?} {section:?}");
+        assert!(told.contains("REDACTED") && !told.contains(SECRET), "{told}");
+        let Arguments { queue, relay, database, .. } = arguments;
+        let setup = crate::setup::Setup::new(queue, relay, database, None).unwrap();
+        let told = format!("{setup:?} {setup:#?} {:?}", setup.relay_url());
+        assert!(told.contains("REDACTED") && !told.contains(SECRET), "{told}");
+    }
+
     #[test]
     fn the_command_line_is_well_formed() {
         Arguments::command().debug_assert();

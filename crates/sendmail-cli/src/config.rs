@@ -241,8 +241,13 @@ fn read_text(file: File) -> Result<String, String> {
 /// The first line of a file, which is a secret.
 pub(crate) fn first_line(file: &Path) -> Result<SecretString> {
     let wrong = |why: String| Failure::new(CONFIG, format!("{}: {why}", file.display()));
-    let content = File::open(file).map_err(|error| wrong(error.to_string()))?;
-    let content = read_text(content).map_err(wrong)?;
+    let file = File::open(file).map_err(|error| wrong(error.to_string()))?;
+    let mode = file.metadata().map_err(|error| wrong(error.to_string()))?.permissions().mode();
+    // Its group may be how it was given to us.
+    if mode & 0o007 != 0 {
+        return Err(wrong("it holds a password and everybody may open it; chmod o-rwx it".into()));
+    }
+    let content = read_text(file).map_err(wrong)?;
     Ok(SecretString::from(content.lines().next().unwrap_or_default()))
 }
 
@@ -461,6 +466,25 @@ mod tests {
             }
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
             Config::read(&path, |_| None).unwrap();
+        }
+    }
+
+    // Proves: B-config, A-secrets
+    #[test]
+    fn a_password_file_that_everybody_may_read_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("password");
+        std::fs::write(&path, "s3cret\nnot this\n").unwrap();
+        for (mode, refused) in [(0o644, true), (0o604, true), (0o640, false), (0o600, false)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            match first_line(&path) {
+                Ok(secret) if !refused => assert_eq!(secret.expose_secret(), "s3cret"),
+                Err(failure) if refused => {
+                    let told = failure.to_string();
+                    assert!(told.contains("chmod o-rwx") && !told.contains("s3cret"), "{told}");
+                }
+                other => panic!("{mode:o}: {other:?}"),
+            }
         }
     }
 

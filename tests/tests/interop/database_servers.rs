@@ -30,8 +30,7 @@ async fn begin(queue: &Queue, pool: &PgPool, to: &str) -> Transaction<'static, P
 fn configuration(queue: &Queue, url: &str, more: &str) -> String {
     let (user, rest) = url.rsplit_once('@').unwrap();
     let (user, password) = user.rsplit_once(':').unwrap();
-    let file = queue.beside().join("password");
-    std::fs::write(&file, format!("{password}\n")).unwrap();
+    let file = queue.password_file(password);
     let file = file.display();
     format!("[databases.shop]\nurl = '{user}@{rest}'\npassword_file = '{file}'\n{more}\n")
 }

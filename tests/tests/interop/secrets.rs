@@ -176,9 +176,8 @@ async fn credentials_are_told_by_no_tls_trouble() {
 // Proves: A-secrets
 #[tokio::test(flavor = "multi_thread")]
 async fn a_databases_password_is_told_by_no_command() {
-    let beside = tempfile::tempdir().unwrap();
-    let secret = beside.path().join("secret");
-    std::fs::write(&secret, format!("{PASSWORD}\n")).unwrap();
+    let beside = Queue::new();
+    let secret = beside.password_file(PASSWORD);
     let password = encoded(PASSWORD);
     let mut running = tokio::task::JoinSet::new();
     let mut queues = Vec::new();

@@ -358,8 +358,7 @@ async fn any_character_may_be_in_a_password() {
     let mut queue = Queue::new().configured(&in_file);
     queue.send(&["b@example.net"], mail("one")).await;
     queue.run(["run", "--once"]).await.exits(0);
-    let file = queue.beside().join("password");
-    std::fs::write(&file, format!("{password}\n")).unwrap();
+    let file = queue.password_file(password);
     queue.configure(&format!("{relay}password_file = '{}'\n", file.display()));
     queue.send(&["b@example.net"], mail("two")).await;
     queue.run(["run", "--once"]).await.exits(0);

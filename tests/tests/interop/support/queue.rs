@@ -44,6 +44,14 @@ impl Queue {
         self.configured = true;
     }
 
+    /// A file with a password, which nobody else may read.
+    pub(crate) fn password_file(&self, password: &str) -> PathBuf {
+        let path = self.temp.path().join("password");
+        std::fs::write(&path, format!("{password}\n")).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        path
+    }
+
     pub(crate) fn config(&self) -> PathBuf {
         self.temp.path().join("config.toml")
     }
