@@ -343,6 +343,7 @@ pub(crate) enum Op {
 #[expect(clippy::unnecessary_wraps, reason = "it fails in tests")]
 #[inline]
 fn fault(_operation: Op) -> io::Result<()> {
+    crate::sync::point();
     Ok(())
 }
 

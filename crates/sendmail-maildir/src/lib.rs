@@ -80,9 +80,12 @@ mod pending;
 mod queue;
 mod reading;
 mod scan;
+#[cfg(shuttle)]
+pub mod schedules;
 mod settle;
 mod store;
 mod sweep;
+mod sync;
 mod takeover;
 mod undecided;
 mod wake;
