@@ -17,12 +17,21 @@ use crate::plan::Mail;
 ///
 /// One of them could not be queued.
 pub async fn fill(queue: &Path, count: usize, length: usize, at_once: usize) -> Result<()> {
+    commit(queue, &mails(count, length), at_once).await
+}
+
+/// Commits these mails, `at_once` of them in one transaction.
+///
+/// # Errors
+///
+/// One of them could not be queued.
+pub async fn commit(queue: &Path, mails: &[Mail], at_once: usize) -> Result<()> {
     let store: Arc<dyn QueueStore> =
         Arc::new(MaildirStore::open(queue, MaildirOptions::default()).await?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let manager = TransactionManager::new(clock.clone());
     let delivery = QueuedDelivery::new(store, clock);
-    for mails in mails(count, length).chunks(at_once) {
+    for mails in mails.chunks(at_once) {
         let mut transaction = manager.begin();
         for mail in mails {
             let envelope = Envelope::parse("shop@example.org", &mail.recipients)?;

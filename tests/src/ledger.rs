@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::plan::{Ending, Mail, Plan};
 use crate::producer::Progress;
 use crate::queue::Event;
-use crate::relay::Copy;
+use crate::relay::{Copy, NEVER};
 pub use account::{Account, Mistake};
 use arrived::Arrived;
 pub use rows::Rest;
@@ -136,7 +136,8 @@ impl Ledger {
             account.mistake(Mistake::TooManyEvents, text);
         }
         for event in events {
-            if ["damaged", "failed", "expired"].contains(&event.kind.as_str()) {
+            let refused = event.kind == "failed" && event.recipient == NEVER;
+            if !refused && ["damaged", "failed", "expired"].contains(&event.kind.as_str()) {
                 account.mistake(Mistake::Damaged, format!("{event:?}"));
             }
         }

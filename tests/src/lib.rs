@@ -8,6 +8,8 @@ pub mod claimer;
 pub mod crash;
 pub mod fill;
 pub mod ledger;
+pub mod long;
+pub mod mounted;
 pub mod orders;
 pub mod plan;
 pub mod process;

@@ -1,5 +1,6 @@
 //! The command line as a test uses it: a queue's directory, and what `sendmail-queue` says about it.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,6 +14,8 @@ use crate::{Result, programs};
 #[derive(Debug, Clone)]
 pub struct Queue {
     program: PathBuf,
+    /// Words that start another program, which starts ours: nothing if ours is started by itself.
+    pub through: Vec<OsString>,
     /// The queue's directory.
     pub path: PathBuf,
     /// The URL of the database whose transactions take mail along, if there is one.
@@ -79,7 +82,8 @@ impl Queue {
     ///
     /// `sendmail-queue` cannot be built.
     pub fn new(path: impl Into<PathBuf>) -> Result<Self> {
-        Ok(Self { program: programs::sendmail_queue()?, path: path.into(), database: None })
+        let (program, path) = (programs::sendmail_queue()?, path.into());
+        Ok(Self { program, through: Vec::new(), path, database: None })
     }
 
     /// Makes the tables in the database.
@@ -201,8 +205,17 @@ impl Queue {
         text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
 
-    fn command<const N: usize>(&self, words: [&str; N]) -> Command {
-        let mut command = Command::new(&self.program);
+    /// `sendmail-queue` with this queue and these words.
+    #[must_use]
+    pub fn command<const N: usize>(&self, words: [&str; N]) -> Command {
+        let mut command = match self.through.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(&self.program);
+                command
+            }
+            None => Command::new(&self.program),
+        };
         command.arg("--json").arg("--queue").arg(&self.path).args(words);
         command.env_remove("SENDMAIL_CONFIG").env_remove("SENDMAIL_RELAY");
         match &self.database {

@@ -1,11 +1,15 @@
 //! A relay that takes everything and remembers each copy before it says so.
 //!
+//! Some recipients have their fate in their name: [`LATER`] is asked to come back later until the relay
+//! relents, and [`NEVER`] is refused for good.
+//!
 //! It is slow at random moments, so that a process that is killed is often killed in the short time
 //! between the final dot and its record of the reply.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +22,12 @@ use tokio::task::JoinHandle;
 
 use crate::now_ms;
 use crate::plan::marker_in;
+
+/// A recipient that is deferred until the relay relents.
+pub const LATER: &str = "later@example.net";
+
+/// A recipient that is refused for good.
+pub const NEVER: &str = "never@example.net";
 
 /// How long the relay takes.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +70,7 @@ pub struct Relay {
     /// Where it listens.
     pub address: SocketAddr,
     received: Arc<Mutex<Vec<Copy>>>,
+    relents: Arc<AtomicBool>,
     accepting: JoinHandle<()>,
 }
 
@@ -67,6 +78,7 @@ pub struct Relay {
 #[derive(Clone)]
 struct Shared {
     received: Arc<Mutex<Vec<Copy>>>,
+    relents: Arc<AtomicBool>,
     pace: Pace,
     signs: Option<UnboundedSender<Sign>>,
 }
@@ -85,7 +97,9 @@ impl Relay {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let received = Arc::new(Mutex::<Vec<Copy>>::default());
-        let shared = Shared { received: Arc::clone(&received), pace, signs };
+        let relents = Arc::<AtomicBool>::default();
+        let shared =
+            Shared { received: Arc::clone(&received), relents: Arc::clone(&relents), pace, signs };
         let mut random = Rng::with_seed(seed);
         let accepting = tokio::spawn(async move {
             loop {
@@ -98,7 +112,12 @@ impl Relay {
                 });
             }
         });
-        Ok(Self { address, received, accepting })
+        Ok(Self { address, received, relents, accepting })
+    }
+
+    /// From now on nobody is asked to come back later because of the name.
+    pub fn relent(&self) {
+        self.relents.store(true, Ordering::SeqCst);
     }
 
     /// Everything that arrived so far.
@@ -172,13 +191,8 @@ impl Session {
                     self.reply("250 2.0.0 ok").await?;
                 }
                 "RCPT" => {
-                    if self.defers() {
-                        self.reply("450 4.2.1 later").await?;
-                    } else {
-                        let address = text.split(['<', '>']).nth(1).unwrap_or_default();
-                        self.recipients.push(address.to_owned());
-                        self.reply("250 2.1.5 ok").await?;
-                    }
+                    let address = text.split(['<', '>']).nth(1).unwrap_or_default();
+                    self.recipient(address).await?;
                 }
                 "DATA" if self.recipients.is_empty() => {
                     self.reply("503 5.5.1 for whom?").await?;
@@ -188,6 +202,18 @@ impl Session {
                 _ => self.reply("500 5.5.1 what?").await?,
             }
         }
+    }
+
+    async fn recipient(&mut self, address: &str) -> io::Result<()> {
+        if address == NEVER {
+            return self.reply("550 5.1.1 never").await;
+        }
+        let waits = address == LATER && !self.shared.relents.load(Ordering::SeqCst);
+        if waits || self.defers() {
+            return self.reply("450 4.2.1 later").await;
+        }
+        self.recipients.push(address.to_owned());
+        self.reply("250 2.1.5 ok").await
     }
 
     async fn data(&mut self) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! `cargo xtask ci`.
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use crate::shell::{Failure, Result, cargo, root, run as run_command};
@@ -22,11 +23,14 @@ struct Part {
     name: &'static str,
     took: Duration,
     failure: Option<Failure>,
+    /// What was left out, if it did not fail.
+    remark: Option<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result {
     let no_install = arguments.no_install;
     let mut parts = Vec::new();
+    let remark = RefCell::new(None);
     let mut part = |name, work: &dyn Fn() -> Result| {
         println!("\n== {name}");
         let start = Instant::now();
@@ -34,14 +38,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
         if let Some(failure) = failure.as_ref().filter(|failure| !failure.told()) {
             println!("{failure}");
         }
-        parts.push(Part { name, took: start.elapsed(), failure });
+        parts.push(Part { name, took: start.elapsed(), failure, remark: remark.take() });
     };
     part("format", &|| run_command(cargo().args(["fmt", "--all", "--check"])));
     part("lints", &lints);
     part("each alone", &each_alone);
     part("documentation", &tidy::documentation);
     part("tidy", &tidy::run);
-    part("deny", &|| deny::run(&deny::Arguments { no_install }));
+    part("deny", &|| {
+        let arguments = deny::Arguments { no_install, require_advisories: false };
+        if let deny::Advisories::NotChecked(why) = deny::run(&arguments)? {
+            remark.replace(Some(format!("advisories not checked: {why}")));
+        }
+        Ok(())
+    });
     part("tests", &|| test::run(&test::Arguments { no_skip: true, no_install, args: Vec::new() }));
     part("crash test", &|| programs::default_crash_test(None));
     for (name, database) in programs::DATABASES {
@@ -79,7 +89,11 @@ fn each_alone() -> Result {
 fn table(parts: &[Part]) -> String {
     let mut text = String::new();
     for part in parts {
-        let result = part.failure.as_ref().map_or_else(|| "ok".to_owned(), ToString::to_string);
+        let result = match (&part.failure, &part.remark) {
+            (Some(failure), _) => failure.to_string(),
+            (None, Some(remark)) => format!("ok, but {remark}"),
+            (None, None) => "ok".to_owned(),
+        };
         text += &format!("{:<15}{:>7.1} s  {result}\n", part.name, part.took.as_secs_f64());
     }
     text
@@ -93,12 +107,19 @@ mod tests {
     fn the_table_says_how_long_each_part_took_and_what_failed() {
         let took = Duration::from_millis(1250);
         let parts = [
-            Part { name: "format", took, failure: None },
-            Part { name: "tests", took: took * 100, failure: Some(Failure::new("1 failed")) },
+            Part { name: "format", took, failure: None, remark: None },
+            Part { name: "deny", took, failure: None, remark: Some("one was not seen".to_owned()) },
+            Part {
+                name: "tests",
+                took: took * 100,
+                failure: Some(Failure::new("1 failed")),
+                remark: None,
+            },
         ];
         assert_eq!(
             table(&parts),
-            "format             1.2 s  ok\ntests            125.0 s  1 failed\n"
+            "format             1.2 s  ok\ndeny               1.2 s  ok, but one was not seen\n\
+             tests            125.0 s  1 failed\n"
         );
     }
 }

@@ -5,13 +5,14 @@
 //! `cargo xtask test` looks for what such tests need, installs it where it may, and tells the tests by
 //! environment variables:
 //!
-//! * `SENDMAIL_TEST_PYTHON`: the Python of a virtual environment with zope.sendmail 7.3 and
-//!   repoze.sendmail 4.5; unset if there is none;
+//! * `SENDMAIL_TEST_PYTHON`: the Python of a virtual environment with zope.sendmail 7.3,
+//!   repoze.sendmail 4.5 and aiosmtpd 1.4.6; unset if there is none;
 //! * `SENDMAIL_TEST_NO_SKIP`: if it is `1`, a test that would skip itself fails instead;
 //! * `SENDMAIL_TEST_SKIPS`: a file to which a test that skips itself appends one line,
 //!   `skipped: <test>: <why>`; if it is unset, the line goes to standard error.
 //!
-//! Other programs are looked for on `PATH` and in `/usr/sbin`, those of PostgreSQL first in
+//! Exim and OpenSMTPD, which Debian does not install beside Postfix, lie unpacked in
+//! `target/interop/relays/`. Other programs are looked for on `PATH` and in `/usr/sbin`, those of PostgreSQL first in
 //! `/usr/lib/postgresql/<highest version>/bin`.
 
 #![expect(clippy::print_stdout, reason = "this program talks to the person who started it")]
@@ -19,8 +20,10 @@
 mod ci;
 mod deny;
 mod fuzz;
+mod mutants;
 mod programs;
 mod provision;
+mod relays;
 mod shell;
 mod tally;
 mod test;
@@ -45,6 +48,7 @@ enum Task {
     Tidy(tidy::Arguments),
     Deny(deny::Arguments),
     Fuzz(fuzz::Arguments),
+    Mutants(mutants::Arguments),
     Bench(programs::Bench),
     CrashTest(programs::CrashTest),
 }
@@ -54,8 +58,9 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Ci(arguments) => ci::run(&arguments),
         Task::Tidy(_) => tidy::run(),
-        Task::Deny(arguments) => deny::run(&arguments),
+        Task::Deny(arguments) => deny::run(&arguments).map(drop),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Mutants(arguments) => mutants::run(&arguments),
         Task::Bench(arguments) => programs::bench(&arguments),
         Task::CrashTest(arguments) => programs::crash_test(&arguments),
     };

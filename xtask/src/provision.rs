@@ -4,12 +4,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::relays;
 use crate::shell::{self, Failure, Result, find, output, root, succeeds};
 
 /// What tests can count on.
 #[derive(Default)]
 pub(crate) struct Provisions {
-    /// The Python that has zope.sendmail and repoze.sendmail.
+    /// The Python that has zope.sendmail, repoze.sendmail and aiosmtpd.
     pub(crate) python: Option<PathBuf>,
     /// What is not there, and why.
     pub(crate) missing: Vec<(String, String)>,
@@ -21,11 +22,12 @@ struct Package {
     there: fn() -> bool,
 }
 
-const PACKAGES: [Package; 8] = [
+const PACKAGES: [Package; 9] = [
     Package { name: "postfix", there: || find("postfix").is_some() && find("smtp-sink").is_some() },
     Package { name: "mutt", there: || find("mutt").is_some() },
     Package { name: "dovecot-core", there: || find("doveadm").is_some() },
     Package { name: "dovecot-imapd", there: || Path::new("/usr/lib/dovecot/imap").is_file() },
+    Package { name: "faketime", there: || find("faketime").is_some() },
     Package { name: "strace", there: || find("strace").is_some() },
     Package { name: "postgresql", there: has_postgres },
     Package {
@@ -38,7 +40,8 @@ const PACKAGES: [Package; 8] = [
     },
 ];
 
-const PYTHON_PACKAGES: [(&str, &str); 2] = [("zope.sendmail", "7.3"), ("repoze.sendmail", "4.5")];
+const PYTHON_PACKAGES: [(&str, &str); 3] =
+    [("zope.sendmail", "7.3"), ("repoze.sendmail", "4.5"), ("aiosmtpd", "1.4.6")];
 
 /// Looks for everything, and installs what is missing if `may_install` and we can.
 pub(crate) fn provide(may_install: bool) -> Provisions {
@@ -59,8 +62,9 @@ pub(crate) fn provide(may_install: bool) -> Provisions {
         Ok(python) => provisions.python = Some(python),
         Err(failure) => provisions
             .missing
-            .push(("zope.sendmail and repoze.sendmail".to_owned(), failure.to_string())),
+            .push(("zope.sendmail, repoze.sendmail, aiosmtpd".to_owned(), failure.to_string())),
     }
+    provisions.missing.extend(relays::provide(may_install));
     provisions
 }
 
@@ -89,7 +93,12 @@ pub(crate) fn provide_package(name: &'static str) -> Result {
     Ok(())
 }
 
-fn install_debian(packages: &[&str], may_install: bool) -> Result {
+/// Installs Debian packages.
+///
+/// # Errors
+///
+/// Not wanted, not possible here, or refused.
+pub(crate) fn install_debian(packages: &[&str], may_install: bool) -> Result {
     if !may_install {
         return Err(Failure::new("not installed, and not to be installed"));
     }

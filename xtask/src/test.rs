@@ -10,9 +10,10 @@ use crate::tally::Tally;
 
 /// Runs all tests of the workspace.
 ///
-/// Some tests need outside programs (Postfix, mutt, Dovecot, strace, PostgreSQL, MariaDB, zope.sendmail,
-/// repoze.sendmail). Debian packages are installed if they are missing and this runs as root; Python
-/// packages go into `target/interop/venv`. No service is started: a test starts the servers that it
+/// Some tests need outside programs (Postfix, Exim, OpenSMTPD, mutt, Dovecot, strace, PostgreSQL, MariaDB,
+/// zope.sendmail, repoze.sendmail, aiosmtpd). Debian packages are installed if they are missing and this
+/// runs as root; Python packages go into `target/interop/venv`, and mail servers that cannot be installed
+/// beside Postfix are unpacked into `target/interop/relays`. No service is started: a test starts the servers that it
 /// needs itself, on free ports of loopback and in temporary folders. A test whose program is missing skips itself, and is listed at the end. The last
 /// line is a summary: `N passed, N failed, N skipped`.
 #[derive(clap::Args)]

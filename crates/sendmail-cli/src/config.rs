@@ -122,19 +122,23 @@ impl<'de> Deserialize<'de> for Size {
 }
 
 impl Config {
-    /// Reads a file.
-    pub(crate) fn read(path: &Path) -> Result<Self> {
+    /// Reads a file. What `objection` says of the relay is refused as well: a key, and what is wrong
+    /// with it.
+    pub(crate) fn read(path: &Path, objection: Objection) -> Result<Self> {
         let wrong = |why: String| Failure::new(CONFIG, format!("{}: {why}", path.display()));
         let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
         let mode = file.metadata().map_err(|error| wrong(error.to_string()))?.permissions().mode();
-        let mut text = String::new();
-        file.take(MAX_LEN).read_to_string(&mut text).map_err(|error| wrong(error.to_string()))?;
+        let text = read_text(file).map_err(wrong)?;
         let config = Self::parse(&text).map_err(wrong)?;
-        if config.relay.has_secret() && mode & 0o077 != 0 {
+        if let Some((key, why)) = objection(&config.relay) {
+            let line = line_of_key(&text, "relay", &[key]);
+            return Err(wrong(format!("line {line}: key `{key}`: {why}")));
+        }
+        if let Some(key) = config.relay.secret_key().filter(|_| mode & 0o077 != 0) {
             return Err(wrong(format!(
-                "line {}: key `relay`: it holds a password and others may read the file; \
+                "line {}: key `{key}`: it holds a password and others may read the file; \
                  chmod 600 it, or use password_file",
-                line_of_key(&text, &["password", "url"])
+                line_of_key(&text, "relay", &[key])
             )));
         }
         let mut databases = config.databases.iter();
@@ -154,19 +158,29 @@ impl Config {
         let config: Self = toml::from_str(text).map_err(|error| describe(text, &error))?;
         let relay = &config.relay;
         if relay.password.is_some() && relay.password_file.is_some() {
-            let line = line_of_key(text, &["password_file"]);
+            let line = line_of_key(text, "relay", &["password_file"]);
             return Err(format!("line {line}: key `password_file`: there is a `password` too"));
         }
-        let secret = relay.password.is_some() || relay.password_file.is_some();
-        if secret && relay.user.is_none() {
-            let line = line_of_key(text, &["password_file", "password"]);
-            return Err(format!("line {line}: key `password`: there is no `user` to go with it"));
+        let secret = match (&relay.password, &relay.password_file) {
+            (Some(_), _) => Some("password"),
+            (None, file) => file.as_ref().map(|_| "password_file"),
+        };
+        if let (Some(key), None) = (secret, &relay.user) {
+            let line = line_of_key(text, "relay", &[key]);
+            return Err(format!("line {line}: key `{key}`: there is no `user` to go with it"));
+        }
+        if relay.user.is_some() && secret.is_none() {
+            let line = line_of_key(text, "relay", &["user"]);
+            return Err(format!("line {line}: key `user`: there is no `password` to go with it"));
+        }
+        if let Some((key, why)) = config.queue.objection() {
+            return Err(format!("line {}: key `{key}`: {why}", line_of_key(text, "queue", &[key])));
         }
         let delivery = &config.delivery;
         let default = ProcessorConfig::default().backoff;
         let first = delivery.first_retry.map_or(default.first, |period| period.0);
         if first > delivery.max_retry.map_or(default.max, |period| period.0) {
-            let line = line_of_key(text, &["first_retry", "max_retry"]);
+            let line = line_of_key(text, "delivery", &["first_retry", "max_retry"]);
             return Err(format!("line {line}: key `first_retry`: it is longer than `max_retry`"));
         }
         for database in config.databases.values() {
@@ -178,18 +192,57 @@ impl Config {
     }
 }
 
-impl RelaySection {
-    fn has_secret(&self) -> bool {
-        let in_url = |url: &SecretString| mask_url(url.expose_secret()) != *url.expose_secret();
-        self.password.is_some() || self.url.as_ref().is_some_and(in_url)
+/// What is wrong with a relay that is well-formed otherwise: the key, and why.
+pub(crate) type Objection = fn(&RelaySection) -> Option<(&'static str, String)>;
+
+impl QueueSection {
+    fn objection(&self) -> Option<(&'static str, &'static str)> {
+        if self.path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+            return Some(("path", "it is empty"));
+        }
+        if self.max_message_size.is_some_and(|size| size.0 == 0) {
+            return Some(("max_message_size", "it must be more than nothing"));
+        }
+        let may_stand = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let is_domain =
+            |name: &String| (1..=255).contains(&name.len()) && name.chars().all(may_stand);
+        if self.domain.as_ref().is_some_and(|name| !is_domain(name)) {
+            return Some(("domain", "a domain has 1 to 255 letters, digits, `.`, `-` and `_`"));
+        }
+        None
     }
+}
+
+impl RelaySection {
+    /// Which key holds a secret.
+    fn secret_key(&self) -> Option<&'static str> {
+        let in_url = |url: &SecretString| mask_url(url.expose_secret()) != *url.expose_secret();
+        if self.password.is_some() {
+            return Some("password");
+        }
+        self.url.as_ref().is_some_and(in_url).then_some("url")
+    }
+}
+
+/// The text of a file, if it is one and not too long to be a configuration.
+fn read_text(file: File) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    file.take(MAX_LEN + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > MAX_LEN {
+        return Err(format!("it is longer than {MAX_LEN} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        format!("line {line}: it is not UTF-8")
+    })
 }
 
 /// The first line of a file, which is a secret.
 pub(crate) fn first_line(file: &Path) -> Result<SecretString> {
     let wrong = |why: String| Failure::new(CONFIG, format!("{}: {why}", file.display()));
-    let content = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
-    let content = String::from_utf8(content).map_err(|_| wrong("not UTF-8".to_owned()))?;
+    let content = File::open(file).map_err(|error| wrong(error.to_string()))?;
+    let content = read_text(content).map_err(wrong)?;
     Ok(SecretString::from(content.lines().next().unwrap_or_default()))
 }
 
@@ -264,11 +317,23 @@ fn line_at(text: &str, at: usize) -> usize {
     text.get(..at).unwrap_or(text).matches('\n').count() + 1
 }
 
-/// The line on which one of these keys stands first.
-fn line_of_key(text: &str, keys: &[&str]) -> usize {
-    let is_key =
-        |line: &str| line.split_once('=').is_some_and(|(key, _)| keys.contains(&key.trim()));
-    text.lines().position(is_key).map_or(1, |index| index + 1)
+/// The line on which one of these keys of a section stands first.
+fn line_of_key(text: &str, section: &str, keys: &[&str]) -> usize {
+    let mut inside = false;
+    let mut found = |line: &str| {
+        let line = line.trim();
+        if let Some(header) = line.strip_prefix('[') {
+            inside = header.split(']').next().is_some_and(|name| name.trim() == section);
+            return false;
+        }
+        let Some((key, _)) = line.split_once('=') else { return false };
+        let key = key.trim();
+        // `relay.url = …` and `relay = { url = … }` at the top are the same as `url = …` below `[relay]`.
+        let dotted = key.split_once('.').filter(|(name, _)| name.trim() == section);
+        let key = dotted.map_or(key, |(_, key)| key.trim());
+        key == section || ((inside || dotted.is_some()) && keys.contains(&key))
+    };
+    text.lines().position(&mut found).map_or(1, |index| index + 1)
 }
 
 #[cfg(test)]
@@ -289,6 +354,7 @@ mod tests {
         assert!(!format!("{config:?}").contains("\"p\""));
     }
 
+    // Proves: B-config, A-secrets
     #[test]
     fn what_is_wrong_is_named_by_line_and_key_without_its_value() {
         for (text, line, key) in [
@@ -330,12 +396,47 @@ mod tests {
         }
     }
 
+    // Proves: B-config, A-secrets
+    #[test]
+    fn the_line_is_that_of_the_key_in_its_own_section() {
+        let database = "[databases.a]\nurl = \"sqlite:d\"\n";
+        for (text, line) in [
+            (format!("{database}[relay]\nurl = \"gopher://12345\"\n"), 4),
+            (format!("relay.url = \"gopher://12345\"\n{database}"), 1),
+            ("\nrelay = { url = \"gopher://12345\" }\n".to_owned(), 2),
+            ("# url = 1\n[relay] # url = 2\n  url=\"gopher://12345\"\n".to_owned(), 3),
+        ] {
+            let config = Config::parse(&text).unwrap();
+            assert!(config.relay.url.is_some());
+            assert_eq!(line_of_key(&text, "relay", &["url"]), line, "{text}");
+        }
+    }
+
+    // Proves: B-config
+    #[test]
+    fn a_file_that_is_no_configuration_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("c.toml");
+        let refused = |content: &[u8]| {
+            std::fs::write(&path, content).unwrap();
+            Config::read(&path, |_| None).unwrap_err().to_string()
+        };
+        let long = format!("[queue]\n{}", "# a comment\n".repeat(100_000));
+        assert!(refused(long.as_bytes()).contains("longer than 1048576 bytes"));
+        assert!(refused(b"[queue]\n\npath = \"\xff\"\n").ends_with("line 3: it is not UTF-8"));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(Config::read(&path, |_| None).is_err(), "a directory");
+    }
+
+    // Proves: B-config, A-secrets
     #[test]
     fn what_looks_like_a_key_inside_a_password_is_not_printed() {
         let error = Config::parse("[relay]\npassword = \"\"\"\nhunter=2\\q\n\"\"\"\n").unwrap_err();
         assert!(error.starts_with("line 3: ") && !error.contains("hunter"), "{error}");
     }
 
+    // Proves: B-config, A-secrets
     #[test]
     fn a_password_that_others_may_read_is_refused() {
         let temp = tempfile::tempdir().unwrap();
@@ -350,7 +451,7 @@ mod tests {
         ] {
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-            match Config::read(&path) {
+            match Config::read(&path, |_| None) {
                 Err(failure) if refused => {
                     assert_eq!(failure.code, CONFIG);
                     assert!(!failure.to_string().contains("s3cret"), "{failure}");
@@ -359,10 +460,11 @@ mod tests {
                 other => panic!("{text:?}: {other:?}"),
             }
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-            Config::read(&path).unwrap();
+            Config::read(&path, |_| None).unwrap();
         }
     }
 
+    // Proves: A-secrets
     #[test]
     fn passwords_in_urls_are_masked() {
         assert_eq!(mask_url("smtp://u:p@h:25?x=y"), "smtp://u:***@h:25?x=y");

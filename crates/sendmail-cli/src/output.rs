@@ -1,6 +1,7 @@
 //! What is printed: text for people, or JSON with one object a line.
 
-use std::io::{self, Write as _};
+use std::borrow::Cow;
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -44,9 +45,11 @@ impl Output {
         write_line(&mut io::stdout().lock(), line)
     }
 
-    /// Prints bytes to standard output as they are.
+    /// Prints bytes to standard output: as they are, but to a terminal only what it shows.
     pub(crate) fn bytes(self, bytes: &[u8]) -> Result<()> {
         let mut stdout = io::stdout().lock();
+        let shown = stdout.is_terminal().then(|| shown_on_a_terminal(bytes));
+        let bytes = shown.as_ref().map_or(bytes, |text| text.as_bytes());
         unless_unread(stdout.write_all(bytes).and_then(|()| stdout.flush()))
     }
 
@@ -73,7 +76,37 @@ impl Output {
     }
 }
 
+/// What others wrote may hold what a terminal takes for a command, or what makes a line look like
+/// another one: controls, and the marks that turn the direction of a text. They are written as escapes,
+/// which JSON understands and nothing acts upon.
+pub(crate) fn harmless(line: &str) -> Cow<'_, str> {
+    let is_harmless = |c: char| match c {
+        '\n' | '\t' => true,
+        '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => false,
+        other => !other.is_control(),
+    };
+    if line.chars().all(is_harmless) {
+        return Cow::Borrowed(line);
+    }
+    let mut text = String::with_capacity(line.len() + 16);
+    for character in line.chars() {
+        if is_harmless(character) {
+            text.push(character);
+        } else {
+            text.push_str(&format!("\\u{:04x}", u32::from(character)));
+        }
+    }
+    Cow::Owned(text)
+}
+
+/// A message as a terminal may be shown it, with the line ends that it expects.
+fn shown_on_a_terminal(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes).replace("\r\n", "\n");
+    harmless(&text).into_owned()
+}
+
 fn write_line(to: &mut impl io::Write, line: &str) -> Result<()> {
+    let line = harmless(line);
     let written = to.write_all(line.as_bytes()).and_then(|()| to.write_all(b"\n"));
     unless_unread(written.and_then(|()| to.flush()))
 }
@@ -156,4 +189,34 @@ pub(crate) fn event_text(event: &MailEvent) -> String {
 /// RFC 3339 in UTC.
 pub(crate) fn time(timestamp: Timestamp) -> String {
     timestamp.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Proves: A-log
+    #[test]
+    fn nothing_that_a_terminal_acts_upon_is_printed() {
+        let told = "to=a\u{1b}]0;owned\u{7}\u{9b}2J\u{7f}\r \u{202e}evil\u{2066}\u{2028}x\tü\n";
+        let shown = harmless(told);
+        assert!(shown.chars().all(|c| c == '\n' || c == '\t' || !c.is_control()), "{shown}");
+        assert_eq!(
+            shown,
+            "to=a\\u001b]0;owned\\u0007\\u009b2J\\u007f\\u000d \\u202eevil\\u2066\\u2028x\tü\n"
+        );
+        assert!(matches!(harmless("plain ü"), Cow::Borrowed(_)));
+        let value = json!({ "detail": told });
+        let line = value.to_string();
+        let line = harmless(&line);
+        assert!(!line.chars().any(char::is_control), "{line}");
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), value, "JSON stays what it is");
+    }
+
+    // Proves: A-log
+    #[test]
+    fn a_raw_message_on_a_terminal_is_text() {
+        let shown = shown_on_a_terminal(b"Subject: \x1b[2J\r\n\r\n\xff\x07 body\r\n.\r\n");
+        assert_eq!(shown, "Subject: \\u001b[2J\n\n\u{fffd}\\u0007 body\n.\n");
+    }
 }

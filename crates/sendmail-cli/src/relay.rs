@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
-use sendmail_core::{Error, Mailer};
+use sendmail_core::{Error, ErrorKind, Mailer};
 use sendmail_program::ProgramMailer;
 use sendmail_smtp::{Credentials, SmtpConfig, SmtpMailer};
 
@@ -28,12 +28,43 @@ pub(crate) fn mailer(url: Option<&str>, section: &RelaySection) -> Result<Arc<dy
             Ok(Arc::new(SmtpMailer::new(config).map_err(misconfigured)?))
         }
         Some("program") => Ok(Arc::new(ProgramMailer::from_url(url).map_err(misconfigured)?)),
-        _ => Err(Failure::new(
-            CONFIG,
-            "a relay is written as smtp://HOST:PORT, smtps://HOST:PORT or program:/PATH",
-        )),
+        _ => Err(Failure::new(CONFIG, SCHEMES)),
     }
 }
+
+/// What is wrong with a configured relay, as far as can be seen without looking at files or asking
+/// anybody: the key, and why. The value is not repeated.
+pub(crate) fn objection(section: &RelaySection) -> Option<(&'static str, String)> {
+    let url = section.url.as_ref().map(SecretString::expose_secret);
+    let place = SmtpConfig::new("localhost", 25).ok()?;
+    let fill = SecretString::from("filled in");
+    let user = section.user.as_deref();
+    let user_alone = user.map(|user| Credentials::new(user, fill.clone()));
+    let password_alone = section.password.clone().map(|it| Credentials::new("filled in", it));
+    let hello = section.hello_name.as_deref();
+    let checks: [(&str, Option<sendmail_core::Result<()>>); 4] = [
+        ("user", user_alone.map(|it| place.clone().with_credentials(it).map(drop))),
+        ("password", password_alone.map(|it| place.clone().with_credentials(it).map(drop))),
+        ("hello_name", hello.map(|name| place.clone().with_hello_name(name).map(drop))),
+        ("url", url.map(|url| check_url(url, user.filter(|_| !has_credentials(url))))),
+    ];
+    checks.into_iter().find_map(|(key, result)| Some((key, result?.err()?.to_string())))
+}
+
+/// Whether a URL names a relay that may be used, and as `user` if there is one.
+fn check_url(url: &str, user: Option<&str>) -> sendmail_core::Result<()> {
+    match url.split(':').next() {
+        Some("smtp" | "smtps") => {
+            let config = SmtpConfig::from_url(url)?;
+            let Some(user) = user else { return Ok(()) };
+            config.with_credentials(Credentials::new(user, "filled in".to_owned().into()))?.check()
+        }
+        Some("program") if url.starts_with("program:/") => Ok(()),
+        _ => Err(Error::new(ErrorKind::InvalidInput, "configure the relay", SCHEMES)),
+    }
+}
+
+const SCHEMES: &str = "a relay is written as smtp://HOST:PORT, smtps://HOST:PORT or program:/PATH";
 
 fn misconfigured(error: Error) -> Failure {
     Failure::new(CONFIG, error.to_string())

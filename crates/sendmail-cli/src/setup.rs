@@ -31,7 +31,8 @@ impl Setup {
         database: Option<SecretString>,
         config: Option<&Path>,
     ) -> Result<Self> {
-        let mut config = config.map_or(Ok(Config::default()), Config::read)?;
+        let read = |path| Config::read(path, crate::relay::objection);
+        let mut config = config.map_or(Ok(Config::default()), read)?;
         if let Some(url) = database {
             let url = DatabaseUrl::parse(url.expose_secret())
                 .map_err(|why| Failure::new(CONFIG, format!("--database: {why}")))?;

@@ -288,6 +288,7 @@ mod tests {
         }
     }
 
+    // Proves: B-recipients, B-controls, A-injection, A-envelope
     #[test]
     fn what_could_end_or_split_a_command_is_refused() {
         for text in [
@@ -320,6 +321,7 @@ mod tests {
         }
     }
 
+    // Proves: B-controls, B-lengths
     #[test]
     fn the_error_names_the_byte_and_both_lengths() {
         let error = "a@b\rc".parse::<Recipient>().unwrap_err();
@@ -330,6 +332,7 @@ mod tests {
         assert_eq!(error.to_string(), "the domain has 256 bytes, at most 255 are allowed");
     }
 
+    // Proves: B-recipients
     #[test]
     fn only_the_reverse_path_may_be_null() {
         assert!("".parse::<ReversePath>().unwrap().is_null());

@@ -238,6 +238,7 @@ impl FromStr for Tenant {
 mod tests {
     use super::*;
 
+    // Proves: B-recipients, B-lengths, A-flood
     #[test]
     fn an_envelope_has_one_to_many_recipients() {
         assert_eq!(Envelope::parse::<&str>("a@b", []), Err(EnvelopeError::NoRecipient));
@@ -250,6 +251,7 @@ mod tests {
         assert!(Envelope::parse("", ["c@d"]).unwrap().reverse_path().is_null());
     }
 
+    // Proves: B-recipients
     #[test]
     fn the_error_names_the_index() {
         let error = Envelope::parse("a@b", ["c@d", "e@f,g@h"]).unwrap_err();

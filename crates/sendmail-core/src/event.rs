@@ -255,6 +255,7 @@ mod tests {
         }
     }
 
+    // Proves: A-log
     #[test]
     fn a_detail_is_one_short_line() {
         let event = MailEvent::new(MailEventKind::Damaged, Timestamp::EPOCH);

@@ -215,6 +215,7 @@ mod tests {
         assert_eq!(QueueId::from_bytes([0xab; 16]).minted_at(), None);
     }
 
+    // Proves: A-traversal
     #[test]
     fn only_one_spelling_is_accepted() {
         let id = QueueId::from_bytes([0xab; 16]);
@@ -225,6 +226,7 @@ mod tests {
         assert!(format!("{{{text}}}").parse::<QueueId>().is_err());
     }
 
+    // Proves: A-traversal
     #[test]
     fn a_resource_id_is_a_safe_directory_name() {
         for bad in ["", ".", "..", "a/b", "A", "-a", "a b", "ä", "a\n", &"a".repeat(65)] {

@@ -116,9 +116,7 @@ impl Message {
         if bytes.is_empty() {
             return Err(MessageError::Empty);
         }
-        if bytes.len() > Self::MAX_LEN {
-            return Err(MessageError::TooLarge { length: bytes.len() });
-        }
+        check_length(bytes.len())?;
         let facts = inspect(bytes)?;
         Ok(Self {
             message_id: facts.message_id.ok_or(MessageError::NoMessageId)?,
@@ -171,6 +169,10 @@ impl fmt::Debug for Message {
             .field("length", &self.as_bytes().len())
             .finish_non_exhaustive()
     }
+}
+
+fn check_length(length: usize) -> Result<(), MessageError> {
+    if length > Message::MAX_LEN { Err(MessageError::TooLarge { length }) } else { Ok(()) }
 }
 
 /// What [`inspect`] found in bytes that are in wire form.
@@ -252,9 +254,7 @@ fn normalise(
     date: Timestamp,
     missing_id: impl FnOnce() -> MessageId,
 ) -> Result<Vec<u8>, MessageError> {
-    if raw.len() > Message::MAX_LEN {
-        return Err(MessageError::TooLarge { length: raw.len() });
-    }
+    check_length(raw.len())?;
     let mut out = Vec::with_capacity(raw.len() + raw.len() / 32 + 256);
     let mut lines = Lines { rest: raw };
     let mut has_date = false;
@@ -390,6 +390,7 @@ mod tests {
         check(wire, wire);
     }
 
+    // Proves: B-line-ends, A-injection, I14
     #[test]
     fn line_ends_of_every_kind_become_crlf() {
         check(
@@ -398,6 +399,7 @@ mod tests {
         );
     }
 
+    // Proves: B-missing
     #[test]
     fn date_and_message_id_are_added_at_the_end_of_the_header() {
         let message = accept("Subject: s\n\nbody\n").unwrap();
@@ -412,6 +414,7 @@ mod tests {
         );
     }
 
+    // Proves: B-bcc, I16
     #[test]
     fn bcc_never_leaves_the_host() {
         check(
@@ -430,6 +433,7 @@ mod tests {
         assert!(accept("\nbody").unwrap().as_bytes().ends_with(b"\r\n\r\nbody\r\n"));
     }
 
+    // Proves: B-controls, B-missing
     #[test]
     fn a_folded_message_id_is_unfolded_and_a_malformed_one_refused() {
         let message = accept("message-id:\r\n <a@b>\r\n\r\nx\r\n").unwrap();
@@ -437,6 +441,48 @@ mod tests {
         for bad in ["Message-ID: a@b\n\n", "Message-ID: <a>\n\n", "Message-ID:\n\n"] {
             assert!(matches!(accept(bad), Err(MessageError::MessageId(_))), "{bad:?}");
         }
+    }
+
+    // Proves: B-long-lines, B-controls
+    #[test]
+    fn a_header_is_what_reads_as_one() {
+        // Folding needs something to fold, and a name has no white space within.
+        let added = "Date: Tue, 24 Nov 2026 07:08:55 +0000\r\nMessage-ID: ";
+        for raw in [" A: folds nothing\n", "two words: x\n", ": x\n"] {
+            let message = accept(raw).unwrap();
+            let text = String::from_utf8_lossy(message.as_bytes()).into_owned();
+            assert!(text.starts_with(added), "{raw:?}: {text}");
+            assert!(text.ends_with(&format!("\r\n\r\n{}\r\n", raw.trim_end())), "{raw:?}: {text}");
+        }
+        check(
+            "A: b\n c\nMessage-ID: <a@b>\nDate: d\n",
+            "A: b\r\n c\r\nMessage-ID: <a@b>\r\nDate: d\r\n",
+        );
+    }
+
+    #[test]
+    fn the_first_message_id_counts_and_only_its_own_folds() {
+        let raw = "A: b\n c\nMessage-ID: <a@b>\nB: c\n d\nMessage-ID: <second@b>\n e\n\n";
+        assert_eq!(accept(raw).unwrap().message_id().as_str(), "<a@b>");
+        let split = "Message-ID:\n \t<a@b>\n\t\nDate: d\n\n";
+        assert_eq!(accept(split).unwrap().message_id().as_str(), "<a@b>");
+    }
+
+    #[test]
+    fn the_largest_message_is_taken_and_a_byte_more_is_not() {
+        assert_eq!(check_length(256 << 20), Ok(()));
+        // Memory that nobody touches costs nothing.
+        let length = Message::MAX_LEN + 1;
+        let (raw, wire) = (vec![0; length], vec![0; length]);
+        let large = Err(MessageError::TooLarge { length });
+        assert_eq!(Message::from_raw(&raw, NOW, "b"), large);
+        assert_eq!(Message::from_wire(wire, 0), large);
+    }
+
+    #[test]
+    fn the_longest_line_is_taken() {
+        let longest = "x".repeat(MAX_LINE);
+        assert!(accept(&format!("A: b\n\n{longest}\n")).is_ok());
     }
 
     #[test]
@@ -451,6 +497,7 @@ mod tests {
         assert_eq!(bare, Err(MessageError::LineEnd { line: 1 }));
     }
 
+    // Proves: B-8bit
     #[test]
     fn eight_bits_are_noticed_where_they_stand() {
         let body = Message::from_raw(b"A: b\n\n\xfc\n", NOW, "b").unwrap();
@@ -463,14 +510,17 @@ mod tests {
     fn where_it_starts_in_its_buffer_makes_no_difference() {
         let wire = b"Message-ID: <a@b>\r\n\r\n".to_vec();
         let longer = [b"head\r\n".as_slice(), &wire].concat();
-        assert_eq!(Message::from_wire(wire, 0), Message::from_wire(longer, 6));
+        assert_eq!(Message::from_wire(wire.clone(), 0), Message::from_wire(longer, 6));
+        let other = Message::from_wire(b"Message-ID: <a@b>\r\n\r\nx\r\n".to_vec(), 0);
+        assert_ne!(Message::from_wire(wire, 0), other);
     }
 
+    // Proves: I16
     #[test]
     fn debug_does_not_show_the_content() {
-        assert!(
-            !format!("{:?}", accept("Subject: secret\n\nsecret\n").unwrap()).contains("secret")
-        );
+        let message = accept("Message-ID: <a@b>\nDate: d\nSubject: secret\n\nsecret\n").unwrap();
+        let expected = "Message { message_id: MessageId(\"<a@b>\"), length: 55, .. }";
+        assert_eq!(format!("{message:?}"), expected);
     }
 
     proptest! {

@@ -99,15 +99,39 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    // Proves: B-controls, A-injection
     #[test]
     fn a_malformed_one_is_refused() {
         for text in ["", "a@b", "<a>", "<@b>", "<a@>", "<a@b@c>", "<a b@c>", "<a@b\r\n>", "<a@b>x"]
         {
             assert!(text.parse::<MessageId>().is_err(), "{text:?} was accepted");
         }
-        assert!(format!("<{}@b>", "a".repeat(900)).parse::<MessageId>().is_err());
     }
 
+    #[test]
+    fn the_error_names_what_may_not_stand_there_and_where() {
+        for (text, character, offset) in [
+            ("<a b@c>", ' ', 2),
+            ("<a@b\u{a0}c>", '\u{a0}', 4),
+            ("<\u{1}a@b>", '\u{1}', 1),
+            ("<a@<b>", '<', 3),
+            ("<a>b@c>", '>', 2),
+        ] {
+            let expected = MessageIdError::Character { character, offset };
+            assert_eq!(text.parse::<MessageId>(), Err(expected), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_longest_is_taken_and_a_byte_more_is_not() {
+        let of = |length: usize| format!("<{}@b>", "a".repeat(length - 4)).parse::<MessageId>();
+        assert!(of(MessageId::MAX_LEN).is_ok());
+        for length in [MessageId::MAX_LEN + 1, MessageId::MAX_LEN + 100] {
+            assert_eq!(of(length), Err(MessageIdError::TooLong { length }));
+        }
+    }
+
+    // Proves: A-injection, A-traversal
     #[test]
     fn minted_ones_are_well_formed_and_differ() {
         let now = Timestamp::from_millis(1);
@@ -116,6 +140,9 @@ mod tests {
             assert_eq!(id.as_str().parse::<MessageId>().unwrap(), id);
             assert_ne!(id, MessageId::mint(now, domain));
         }
+        let id = MessageId::mint(now, "mail_1.example\r\nX: y");
+        assert!(id.as_str().ends_with("@mail_1.exampleX:y>"), "{id}");
+        assert!(MessageId::mint(now, " ").as_str().ends_with("@localhost>"));
     }
 
     proptest! {

@@ -122,6 +122,11 @@ impl Reply {
         &self.text
     }
 
+    /// The same code and status with another text.
+    pub(crate) fn with_text(&self, text: &str) -> Self {
+        Self { code: self.code, status: self.status, text: printable(text) }
+    }
+
     /// Which group the code belongs to.
     #[must_use]
     pub fn class(&self) -> ReplyClass {
@@ -189,6 +194,7 @@ mod tests {
         assert_eq!(Reply::new(250, "10.0.0.1 is fine").status(), None);
     }
 
+    // Proves: B-controls, A-log
     #[test]
     fn whatever_a_relay_sends_can_be_printed() {
         let reply = Reply::new(550, "a\r\nb\u{7}\u{1b}[31m ü\0");
@@ -196,6 +202,41 @@ mod tests {
         assert_eq!(Reply::new(550, &"x".repeat(5000)).text().len(), Reply::MAX_TEXT);
         assert_eq!(Reply::new(999, "").code(), 599);
         assert_eq!(Reply::new(354, "go on").class(), ReplyClass::Transient);
+    }
+
+    #[test]
+    fn a_status_has_three_numbers_of_at_most_three_digits() {
+        for text in ["2.0.0", "4.7.28", "5.999.999", "5.001.1"] {
+            assert!(text.parse::<EnhancedStatus>().is_ok(), "{text}");
+        }
+        for text in
+            ["", "5", "5.1", "5.1.1.1", "5..1", "3.1.1", "5.1000.1", "5.1.1000", "5.+1.1", "5.1.x"]
+        {
+            assert_eq!(text.parse::<EnhancedStatus>(), Err(()), "{text}");
+        }
+        let status = EnhancedStatus::new(4, 999, 999).unwrap();
+        assert_eq!((status.class(), status.to_string().as_str()), (4, "4.999.999"));
+        for (class, subject, detail) in [(3, 0, 0), (5, 1000, 0), (5, 0, 1000)] {
+            assert_eq!(EnhancedStatus::new(class, subject, detail), None);
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_no_reply_is_not_read() {
+        for line in ["", "25", "2500", "250x", "2x0 y", "+25 x", "199 x", "600 x"] {
+            assert_eq!(line.parse::<Reply>(), Err(()), "{line}");
+        }
+        for (line, class) in [
+            ("200", ReplyClass::Positive),
+            ("354", ReplyClass::Transient),
+            ("450 4.2.1 later", ReplyClass::Transient),
+            ("599 never", ReplyClass::Permanent),
+        ] {
+            let reply: Reply = line.parse().unwrap();
+            assert_eq!((reply.class(), reply.to_string().as_str()), (class, line));
+        }
+        let local = Reply::local(451, "4.3.0", "later");
+        assert_eq!((local.code(), local.to_string().as_str()), (451, "451 4.3.0 later"));
     }
 
     proptest! {

@@ -331,7 +331,10 @@ pub trait QueueStore: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Nothing was claimed.
+    /// Nothing was claimed. An [`ErrorKind::Io`](crate::ErrorKind::Io) that is not temporary: this worker
+    /// can record nothing more, as after an `fsync` that failed. Its process has to end, and what it has
+    /// claimed is then taken over. The same holds for [`record`](Self::record) and
+    /// [`settle`](Self::settle).
     ///
     /// # Cancel safety
     ///

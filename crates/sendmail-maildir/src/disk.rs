@@ -3,10 +3,13 @@
 //!
 //! Every path is a single name below a directory that was opened once, without following links, so
 //! that nobody can swap a directory of the queue for a link while it is in use.
+//!
+//! In tests each operation first asks whether it is to fail (`fault`), and tells what it did (`tell!`),
+//! so that the disks that a power cut may leave can be built from it. In other builds there is neither.
 
 use std::ffi::{CString, OsStr};
 use std::fs::{File, Permissions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
@@ -17,6 +20,14 @@ use rustix::fs::{self as sys, AtFlags, FileType, Mode, OFlags, RenameFlags};
 
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 const DIR_MODE: Mode = Mode::RWXU;
+
+/// Tells a test what was done to the disk; in other builds there is nothing of it.
+macro_rules! tell {
+    ($($told:tt)*) => {
+        #[cfg(test)]
+        crate::power::probe::$($told)*;
+    };
+}
 
 /// An open directory.
 #[derive(Debug)]
@@ -69,7 +80,10 @@ impl Dir {
                 return Ok(dir);
             }
             match sys::mkdirat(&self.fd, name, DIR_MODE) {
-                Ok(()) => self.sync()?,
+                Ok(()) => {
+                    tell!(made_dir(&self.fd, name));
+                    self.sync()?;
+                }
                 Err(rustix::io::Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -88,15 +102,21 @@ impl Dir {
     }
 
     /// Makes every entry of it durable.
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn sync(&self) -> io::Result<()> {
         fault(Op::Sync)?;
-        Ok(sys::fsync(&self.fd)?)
+        sys::fsync(&self.fd)?;
+        tell!(synced_dir(&self.fd));
+        Ok(())
     }
 
     /// Makes everything on its file system durable. Costly; for rare moments.
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn sync_all(&self) -> io::Result<()> {
         fault(Op::Sync)?;
-        Ok(sys::syncfs(&self.fd)?)
+        sys::syncfs(&self.fd)?;
+        tell!(synced_all());
+        Ok(())
     }
 
     /// Makes a file that must not exist, with mode 0600.
@@ -104,7 +124,9 @@ impl Dir {
         fault(Op::Make)?;
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(File::from(sys::openat(&self.fd, OsStr::from_bytes(name), flags, FILE_MODE)?))
+        let file = File::from(sys::openat(&self.fd, OsStr::from_bytes(name), flags, FILE_MODE)?);
+        tell!(created(&self.fd, name, &file));
+        Ok(file)
     }
 
     /// Opens a regular file for reading, and for writing too if asked. Never blocks and never follows
@@ -133,14 +155,12 @@ impl Dir {
 
     /// Makes the file `name` with this content, synced. The directory is not synced. If anything
     /// fails the file is removed, and its sync is not tried again.
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn write_synced(&self, name: &[u8], parts: &[&[u8]]) -> io::Result<()> {
-        let write = || {
-            let mut file = self.create(name)?;
-            fault(Op::Write)?;
-            parts.iter().try_for_each(|part| file.write_all(part))?;
-            sync(&file)
+        let result = match self.write_file(name, parts) {
+            Ok(file) => sync(&file),
+            Err(error) => Err(error),
         };
-        let result = write();
         if result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::AlreadyExists) {
             // The error is what counts; a left-over is found by the next sweep.
             let _ = self.unlink(name);
@@ -148,37 +168,57 @@ impl Dir {
         result
     }
 
+    fn write_file(&self, name: &[u8], parts: &[&[u8]]) -> io::Result<File> {
+        let file = self.create(name)?;
+        let mut offset = 0;
+        for part in parts {
+            write_at(&file, part, offset)?;
+            offset += part.len() as u64;
+        }
+        Ok(file)
+    }
+
     /// Renames `from` in this directory to `to` in `target`, replacing what is there.
     pub(crate) fn rename(&self, from: &[u8], target: &Self, to: &[u8]) -> io::Result<()> {
         fault(Op::Rename)?;
         let (from, to) = (OsStr::from_bytes(from), OsStr::from_bytes(to));
-        Ok(sys::renameat(&self.fd, from, &target.fd, to)?)
+        sys::renameat(&self.fd, from, &target.fd, to)?;
+        tell!(renamed(&self.fd, from, &target.fd, to));
+        Ok(())
     }
 
     /// As [`Dir::rename`], but an error of kind `AlreadyExists` if `to` exists.
     pub(crate) fn rename_new(&self, from: &[u8], target: &Self, to: &[u8]) -> io::Result<()> {
         fault(Op::Rename)?;
         let (from, to) = (OsStr::from_bytes(from), OsStr::from_bytes(to));
-        Ok(sys::renameat_with(&self.fd, from, &target.fd, to, RenameFlags::NOREPLACE)?)
+        sys::renameat_with(&self.fd, from, &target.fd, to, RenameFlags::NOREPLACE)?;
+        tell!(renamed(&self.fd, from, &target.fd, to));
+        Ok(())
     }
 
     /// Gives the file `from` the second name `to`; an error of kind `AlreadyExists` if it is taken.
     pub(crate) fn link(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
         fault(Op::Make)?;
         let (from, to) = (OsStr::from_bytes(from), OsStr::from_bytes(to));
-        Ok(sys::linkat(&self.fd, from, &self.fd, to, AtFlags::empty())?)
+        sys::linkat(&self.fd, from, &self.fd, to, AtFlags::empty())?;
+        tell!(linked(&self.fd, from, to));
+        Ok(())
     }
 
     /// Removes a file.
     pub(crate) fn unlink(&self, name: &[u8]) -> io::Result<()> {
         fault(Op::Unlink)?;
-        Ok(sys::unlinkat(&self.fd, OsStr::from_bytes(name), AtFlags::empty())?)
+        sys::unlinkat(&self.fd, OsStr::from_bytes(name), AtFlags::empty())?;
+        tell!(unlinked(&self.fd, name));
+        Ok(())
     }
 
     /// Removes a directory if it is empty.
     pub(crate) fn remove_dir(&self, name: &str) -> io::Result<()> {
         fault(Op::Unlink)?;
-        Ok(sys::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?)
+        sys::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?;
+        tell!(removed_dir(&self.fd, name));
+        Ok(())
     }
 
     /// What `name` is, without following it.
@@ -274,43 +314,63 @@ pub(crate) fn allocate(file: &File, length: u64) -> io::Result<()> {
     fault(Op::Write)?;
     match sys::fallocate(file, sys::FallocateFlags::empty(), 0, length) {
         Err(rustix::io::Errno::OPNOTSUPP) => {
-            let mut file = file;
             let block = [0; 8192];
-            let mut left = length;
-            while left > 0 {
-                let part = left.min(block.len() as u64);
-                let length = usize::try_from(part).unwrap_or(block.len());
-                file.write_all(block.get(..length).unwrap_or(&block))?;
-                left -= part;
+            let mut offset = 0;
+            while offset < length {
+                let part = (length - offset).min(block.len() as u64);
+                let part_length = usize::try_from(part).unwrap_or(block.len());
+                file.write_all_at(block.get(..part_length).unwrap_or(&block), offset)?;
+                offset += part;
             }
-            Ok(())
         }
-        other => Ok(other?),
+        other => other?,
     }
+    tell!(resized(file, length));
+    Ok(())
+}
+
+/// Makes a file this long.
+pub(crate) fn set_length(file: &File, length: u64) -> io::Result<()> {
+    fault(Op::Write)?;
+    file.set_len(length)?;
+    tell!(resized(file, length));
+    Ok(())
 }
 
 /// Writes all of `bytes` at an offset.
 pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    #[cfg(test)]
+    crate::power::probe::short_write(file, bytes, offset)?;
     fault(Op::Write)?;
-    file.write_all_at(bytes, offset)
+    file.write_all_at(bytes, offset)?;
+    tell!(wrote(file, bytes, offset));
+    Ok(())
 }
 
 /// Makes a file's content durable, and its length.
+#[cfg_attr(test, track_caller)]
 pub(crate) fn sync_data(file: &File) -> io::Result<()> {
-    fault(Op::Sync)?;
-    file.sync_data()
+    fault_of(Op::Sync, file)?;
+    file.sync_data()?;
+    tell!(synced_data(file));
+    Ok(())
 }
 
 /// Makes all of a file durable, its permissions included.
+#[cfg_attr(test, track_caller)]
 pub(crate) fn sync(file: &File) -> io::Result<()> {
-    fault(Op::Sync)?;
-    file.sync_all()
+    fault_of(Op::Sync, file)?;
+    file.sync_all()?;
+    tell!(synced_file(file));
+    Ok(())
 }
 
 /// Changes a file's permissions.
 pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     fault(Op::Mode)?;
-    file.set_permissions(Permissions::from_mode(mode))
+    file.set_permissions(Permissions::from_mode(mode))?;
+    tell!(changed_mode(file, mode));
+    Ok(())
 }
 
 /// Whether the file that `name` in `dir` leads to is `file`.
@@ -338,67 +398,23 @@ pub(crate) enum Op {
     Mode,
 }
 
+#[cfg(test)]
+pub(crate) use crate::power::probe as faults;
+#[cfg(test)]
+use crate::power::probe::{fault, fault_of};
+
 /// Where an operation may be made to fail, in tests.
 #[cfg(not(test))]
 #[expect(clippy::unnecessary_wraps, reason = "it fails in tests")]
-#[inline]
+#[inline(always)]
 fn fault(_operation: Op) -> io::Result<()> {
     crate::sync::point();
     Ok(())
 }
 
-#[cfg(test)]
-use faults::fault;
-
-/// Faults for tests: one operation of this thread fails, the one that a test chose by its number.
-#[cfg(test)]
-pub(crate) mod faults {
-    use std::cell::{Cell, RefCell};
-    use std::io;
-
-    use super::Op;
-
-    thread_local! {
-        static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
-        static ERROR: Cell<i32> = const { Cell::new(0) };
-        static FAILED: Cell<Option<Op>> = const { Cell::new(None) };
-        static COUNTED: RefCell<Option<Vec<Op>>> = const { RefCell::new(None) };
-    }
-
-    /// How many operations of each kind this thread does in `act`.
-    pub(crate) fn count<T>(act: impl FnOnce() -> T) -> (T, impl Fn(Op) -> usize) {
-        COUNTED.set(Some(Vec::new()));
-        let done = act();
-        let all = COUNTED.take().unwrap_or_default();
-        (done, move |wanted| all.iter().filter(|op| **op == wanted).count())
-    }
-
-    /// Lets the operation after `count` others fail with this error of the system.
-    pub(crate) fn fail_after(count: u32, error: i32) {
-        LEFT.set(Some(count));
-        ERROR.set(error);
-        FAILED.set(None);
-    }
-
-    /// Lets no more operation fail. Returns which one did.
-    pub(crate) fn stop() -> Option<Op> {
-        LEFT.set(None);
-        FAILED.take()
-    }
-
-    pub(super) fn fault(operation: Op) -> io::Result<()> {
-        COUNTED.with_borrow_mut(|counted| counted.iter_mut().for_each(|all| all.push(operation)));
-        match LEFT.get() {
-            None => Ok(()),
-            Some(0) => {
-                LEFT.set(None);
-                FAILED.set(Some(operation));
-                Err(io::Error::from_raw_os_error(ERROR.get()))
-            }
-            Some(left) => {
-                LEFT.set(Some(left - 1));
-                Ok(())
-            }
-        }
-    }
+/// The same for an operation on an open file.
+#[cfg(not(test))]
+#[inline(always)]
+fn fault_of(operation: Op, _file: &File) -> io::Result<()> {
+    fault(operation)
 }

@@ -222,6 +222,7 @@ mod tests {
         );
     }
 
+    // Proves: A-envelope
     #[test]
     fn a_line_that_was_smuggled_into_an_address_is_noticed() {
         let content = b"X-Zope-From: a@b\nX-Zope-To: evil@x\nX-Zope-To: real@x\n\nbody\n";
@@ -229,6 +230,7 @@ mod tests {
         assert!(matches!(error, ForeignError::Envelope(_)), "{error}");
     }
 
+    // Proves: A-envelope
     #[test]
     fn an_envelope_that_was_pushed_into_the_body_is_noticed() {
         let smuggled = "a@b\nX-Zope-To: evil@x\n";
@@ -254,6 +256,7 @@ mod tests {
         }
     }
 
+    // Proves: B-missing
     #[test]
     fn what_is_missing_is_added_the_same_each_time() {
         let content = b"X-Zope-From: \nX-Zope-To: a@b\n\nbody\n";

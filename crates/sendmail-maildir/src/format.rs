@@ -310,6 +310,7 @@ mod tests {
         }
     }
 
+    // Proves: B-unknown-format
     #[test]
     fn an_unknown_version_is_told_from_damage() {
         let (head, _, content) = sample(DeliveryOptions::default());
@@ -318,6 +319,65 @@ mod tests {
         assert_eq!(decode(newer.into_bytes(), head.id).unwrap_err(), FormatError::NewerVersion(2));
     }
 
+    /// Whoever can write to the queue can compute a checksum too: what it covers must be right by itself.
+    // Proves: A-envelope
+    #[test]
+    fn an_envelope_that_was_forged_with_its_checksum_is_refused() {
+        let (head, message, _) = sample(DeliveryOptions::default());
+        let forge = |from: &str, to: &[&str], more: &str| {
+            let to: String = to.iter().map(|to| format!("X-Envelope-To: {to}\r\n")).collect();
+            let text = format!(
+                "X-Envelope-From: {from}\r\n{to}X-Queue-Version: 1\r\nX-Queue-Id: {}\r\n\
+                 X-Queue-Resource: own\r\nX-Queue-Time: 1\r\n{more}X-Queue-Length: {}\r\n",
+                head.id,
+                message.as_bytes().len()
+            );
+            let sum = checksum(text.as_bytes(), message.as_bytes());
+            let mut content = format!("{text}X-Queue-Checksum: sha256={sum}\r\n").into_bytes();
+            content.extend_from_slice(message.as_bytes());
+            decode(content, head.id)
+        };
+        forge("<a@b>", &["<c@d>"], "").expect("the forger knows the format");
+        for to in [
+            "<c@d>\nRCPT TO:<evil@x>",
+            "<c@d\nRCPT TO:<evil@x>>",
+            "<c@d\rRCPT TO:<evil@x>>",
+            "<c@d\r\nRCPT TO:<evil@x>>",
+            "<c@d>\r\n X-Envelope-To: <evil@x>",
+            "<c@d\0>",
+            "<c@d>, <evil@x>",
+            "<c@d,evil@x>",
+            "<c@d evil@x>",
+            "<\"c\r\n\"@d>",
+            "<c@d> SIZE=1",
+            "<c@d",
+            "<>",
+            "",
+            "c",
+        ] {
+            assert!(forge("<a@b>", &[to], "").is_err(), "to {to:?}");
+            if !matches!(to, "<>" | "") {
+                assert!(forge(to, &["<c@d>"], "").is_err(), "from {to:?}");
+            }
+        }
+        assert!(forge("<a@b>", &[], "").is_err(), "nobody");
+        for more in [
+            "X-Queue-Tenant: a\nb\r\n",
+            "X-Queue-Time: 2\r\n",
+            "X-Envelope-From: <x@y>\r\n",
+            "X-Queue-Unknown: 1\r\n",
+            "\r\n",
+            "X-Queue-Id: ../../x\r\n",
+        ] {
+            assert!(forge("<a@b>", &["<c@d>"], more).is_err(), "{more:?}");
+        }
+        let mut long = vec!["<c@d>".to_owned()];
+        long.extend((0..=sendmail_core::MAX_RECIPIENTS).map(|number| format!("<{number}@d>")));
+        let long: Vec<&str> = long.iter().map(String::as_str).collect();
+        assert!(forge("<a@b>", &long, "").is_err(), "a recipient bomb");
+    }
+
+    // Proves: B-damaged, I6
     #[test]
     fn another_files_content_is_refused() {
         let (_, _, content) = sample(DeliveryOptions::default());
@@ -325,6 +385,7 @@ mod tests {
         assert!(matches!(decode(content, other), Err(FormatError::Id { .. })));
     }
 
+    // Proves: B-damaged, I6
     #[test]
     fn every_truncation_is_noticed() {
         let (head, _, content) = sample(all_options());
@@ -337,6 +398,7 @@ mod tests {
     }
 
     proptest! {
+        // Proves: B-damaged, I6
         #[test]
         fn every_changed_byte_is_noticed(position in 0usize..600, change in 1u8..) {
             let (head, _, mut content) = sample(all_options());

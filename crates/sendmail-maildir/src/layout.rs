@@ -26,6 +26,7 @@ pub(crate) struct Layout {
     pub(crate) claimed: Dir,
     pub(crate) deferred: Dir,
     pub(crate) held: Dir,
+    failed: Dir,
     pub(crate) failed_tmp: Dir,
     pub(crate) failed_new: Dir,
     pub(crate) failed_cur: Dir,
@@ -53,6 +54,7 @@ impl Layout {
             };
             error.with("path", path.display())
         };
+        check_umask(path)?;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(trouble)?;
         let root = Dir::open(path).map_err(trouble)?;
         let warnings = check_place(&root)?;
@@ -61,7 +63,7 @@ impl Layout {
 
     fn open_all(root: Dir, owner: OwnerId, warnings: Vec<String>) -> io::Result<Self> {
         let failed = root.make_dir(".failed")?;
-        let layout = Self {
+        let mut layout = Self {
             tmp: root.make_dir("tmp")?,
             new: root.make_dir("new")?,
             cur: root.make_dir("cur")?,
@@ -74,6 +76,7 @@ impl Layout {
             failed_tmp: failed.make_dir("tmp")?,
             failed_new: failed.make_dir("new")?,
             failed_cur: failed.make_dir("cur")?,
+            failed,
             discarded: root.make_dir(".discarded")?,
             journal: root.make_dir(".journal")?,
             wishes: root.make_dir(".wishes")?,
@@ -83,30 +86,41 @@ impl Layout {
             root,
         };
         layout.check_one_device()?;
+        let open = layout.check_permissions()?;
+        layout.warnings.extend(open);
         Ok(layout)
+    }
+
+    /// Every directory is the queue's owner's or ours, and nobody else's to write to: whoever may write
+    /// to one of them can take mail out of it. Returns what an operator should know.
+    fn check_permissions(&self) -> io::Result<Vec<String>> {
+        let mut warnings = Vec::new();
+        for dir in std::iter::once(&self.root).chain(self.all()) {
+            let place = dir.path().display();
+            let refuse = |why: String| Err(io::Error::new(io::ErrorKind::Unsupported, why));
+            let (uid, mode) = dir.owner_and_mode()?;
+            if !self.trusts(uid) {
+                return refuse(format!(
+                    "{place} belongs to user {uid}, who is not the queue's owner; find out who made \
+                     it, and chown it"
+                ));
+            }
+            if mode & 0o002 != 0 {
+                return refuse(format!("everybody may write to {place}; chmod o-w it first"));
+            }
+            if mode & 0o020 != 0 {
+                warnings.push(format!(
+                    "its group may write to {place}, and so remove mail from the queue; chmod g-w it"
+                ));
+            }
+        }
+        Ok(warnings)
     }
 
     /// A rename moves a message only within one file system.
     fn check_one_device(&self) -> io::Result<()> {
         let device = self.root.device()?;
-        let all = [
-            &self.tmp,
-            &self.new,
-            &self.cur,
-            &self.staged,
-            &self.lanes,
-            &self.claimed,
-            &self.deferred,
-            &self.held,
-            &self.failed_tmp,
-            &self.failed_new,
-            &self.failed_cur,
-            &self.discarded,
-            &self.journal,
-            &self.owners,
-            &self.wishes,
-        ];
-        for dir in all {
+        for dir in self.all() {
             if dir.device()? != device {
                 let place = dir.path().display();
                 return Err(io::Error::other(format!(
@@ -115,6 +129,28 @@ impl Layout {
             }
         }
         Ok(())
+    }
+
+    /// Every directory but the root.
+    fn all(&self) -> [&Dir; 16] {
+        [
+            &self.tmp,
+            &self.new,
+            &self.cur,
+            &self.staged,
+            &self.lanes,
+            &self.claimed,
+            &self.deferred,
+            &self.held,
+            &self.failed,
+            &self.failed_tmp,
+            &self.failed_new,
+            &self.failed_cur,
+            &self.discarded,
+            &self.journal,
+            &self.owners,
+            &self.wishes,
+        ]
     }
 
     /// Whether files of this user may be in the queue.
@@ -138,7 +174,16 @@ fn check_place(root: &Dir) -> Result<Vec<String>> {
     let refuse = |message: String| {
         Err(Error::new(ErrorKind::Unsupported, "open the queue", message).with("path", place()))
     };
-    let (_, mode) = root.owner_and_mode().map_err(|error| Error::io("open the queue", error))?;
+    let (uid, mode) = root.owner_and_mode().map_err(|error| Error::io("open the queue", error))?;
+    let we = rustix::process::geteuid();
+    // Root may look after another's queue; whose files are taken there, `trusts` says.
+    if uid != we.as_raw() && !we.is_root() {
+        return refuse(format!(
+            "the queue directory belongs to user {uid}, and this is user {}; run as its owner, or \
+             chown it",
+            we.as_raw()
+        ));
+    }
     if mode & 0o002 != 0 {
         return refuse("everybody may write to the queue directory; chmod o-w it first".to_owned());
     }
@@ -154,6 +199,18 @@ fn check_place(root: &Dir) -> Result<Vec<String>> {
         warnings.push(format!("{} is on a volatile overlay, which syncs nothing", place()));
     }
     Ok(warnings)
+}
+
+/// A umask may take rights from others, but not from the owner: what is made then could not be read again.
+fn check_umask(path: &Path) -> Result<()> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    let umask = umask.and_then(|text| u32::from_str_radix(text.trim(), 8).ok()).unwrap_or(0);
+    if umask & 0o700 == 0 {
+        return Ok(());
+    }
+    let why = format!("the umask {umask:04o} takes rights from the owner; set it to 0077");
+    Err(Error::new(ErrorKind::Unsupported, "open the queue", why).with("path", path.display()))
 }
 
 fn is_volatile_overlay(path: &Path) -> bool {
@@ -220,6 +277,7 @@ mod tests {
 
     const OWNER: OwnerId = OwnerId::from_bytes([1; 16]);
 
+    // Proves: A-symlink, I16
     #[test]
     fn a_queue_keeps_its_name_and_is_for_its_owner_alone() {
         let temp = tempfile::tempdir().unwrap();
@@ -232,6 +290,7 @@ mod tests {
         }
     }
 
+    // Proves: A-symlink
     #[test]
     fn a_queue_that_everybody_may_write_to_is_refused() {
         let temp = tempfile::tempdir().unwrap();
@@ -240,13 +299,55 @@ mod tests {
         assert!(error.to_string().contains("everybody may write"), "{error}");
     }
 
+    // Proves: A-symlink
     #[test]
     fn a_link_in_the_place_of_a_directory_is_not_followed() {
-        let temp = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/tmp", temp.path().join("new")).unwrap();
-        assert!(Layout::open(temp.path(), OWNER).is_err());
+        let outside = tempfile::tempdir().unwrap();
+        for name in DIRECTORIES {
+            let temp = tempfile::tempdir().unwrap();
+            drop(Layout::open(temp.path(), OWNER).unwrap());
+            std::fs::remove_dir_all(temp.path().join(name)).unwrap();
+            std::os::unix::fs::symlink(outside.path(), temp.path().join(name)).unwrap();
+            assert!(Layout::open(temp.path(), OWNER).is_err(), "{name}");
+        }
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
     }
 
+    // Proves: A-symlink
+    #[test]
+    fn a_directory_that_others_may_write_to_is_refused_and_named() {
+        for name in DIRECTORIES.into_iter().chain([".failed/new"]) {
+            let temp = tempfile::tempdir().unwrap();
+            drop(Layout::open(temp.path(), OWNER).unwrap());
+            let path = temp.path().join(name);
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o722)).unwrap();
+            let error = Layout::open(temp.path(), OWNER).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{name}");
+            let told = error.to_string();
+            assert!(told.contains("chmod o-w") && told.contains(name), "{name}: {told}");
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o720)).unwrap();
+            let told = Layout::open(temp.path(), OWNER).unwrap().warnings.join("\n");
+            assert!(told.contains("chmod g-w") && told.contains(name), "{name}: {told}");
+        }
+    }
+
+    const DIRECTORIES: [&str; 13] = [
+        "tmp",
+        "new",
+        "cur",
+        ".owners",
+        ".staged",
+        ".lanes",
+        ".claimed",
+        ".deferred",
+        ".held",
+        ".failed",
+        ".discarded",
+        ".journal",
+        ".wishes",
+    ];
+
+    // Proves: B-unknown-format
     #[test]
     fn a_newer_layout_is_left_alone() {
         let temp = tempfile::tempdir().unwrap();

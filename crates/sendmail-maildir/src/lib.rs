@@ -77,6 +77,8 @@ mod name;
 mod options;
 mod owner;
 mod pending;
+#[cfg(test)]
+mod power;
 mod queue;
 mod reading;
 mod scan;

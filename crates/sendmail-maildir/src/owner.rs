@@ -4,12 +4,12 @@
 //! is kept while the process is only stopped.
 
 use std::fs::{File, TryLockError};
-use std::io::{self, Write as _};
+use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use uuid::Uuid;
 
-use crate::disk::{Dir, is_same};
+use crate::disk::{Dir, is_same, write_at};
 use crate::name::OwnerId;
 
 /// This process's own file, locked.
@@ -25,9 +25,9 @@ impl Owner {
     /// It gets its name only when it is locked, so that nobody ever sees it unlocked while we live.
     pub(crate) fn begin(dir: &Dir, id: OwnerId) -> io::Result<Self> {
         let temporary = format!(".new-{id}").into_bytes();
-        let mut file = dir.create(&temporary)?;
+        let file = dir.create(&temporary)?;
         // For people only: a full disk has no room for it, and the processor must start all the same.
-        let _ = writeln!(file, "pid {}", std::process::id());
+        let _ = write_at(&file, format!("pid {}\n", std::process::id()).as_bytes(), 0);
         file.try_lock()?;
         dir.rename_new(&temporary, dir, name(id).as_bytes())?;
         Ok(Self { id, lock: Mutex::new(Some(file)) })

@@ -143,7 +143,7 @@ impl Queue {
                 written.staged = true;
             }
         }
-        dirs.values().try_for_each(Dir::sync).map_err(|error| Error::io(operation, error))
+        dirs.values().try_for_each(|dir| dir.sync()).map_err(|error| Error::io(operation, error))
     }
 
     pub(crate) fn publish(&self, ids: &[QueueId]) -> Result<()> {
@@ -401,7 +401,11 @@ impl<'a> Touched<'a> {
         Ok(dir)
     }
 
+    #[cfg_attr(test, track_caller)]
     fn sync(&self) -> io::Result<()> {
-        self.dirs.iter().try_for_each(|dir| dir.sync())
+        for dir in &self.dirs {
+            dir.sync()?;
+        }
+        Ok(())
     }
 }

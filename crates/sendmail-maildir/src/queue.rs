@@ -215,6 +215,14 @@ impl Queue {
         lock(&self.worker).clone()
     }
 
+    /// The same error; one that no repetition helps, if this worker's journal is given up.
+    pub(crate) fn for_good(&self, error: Error) -> Error {
+        match self.worker_if_any() {
+            Some(worker) if worker.journal.is_broken() => error.permanent(),
+            _ => error,
+        }
+    }
+
     /// Does what the processor must be able to do on a full disk: if there is no room, the reserve is
     /// given up and it is tried once more.
     pub(crate) fn with_reserve<T>(&self, act: impl Fn() -> io::Result<T>) -> io::Result<T> {

@@ -149,7 +149,8 @@ impl QueueStore for MaildirStore {
     }
 
     async fn claim(&self, max: usize) -> Result<Claimed> {
-        self.run("claim messages", move |queue| queue.claim(max)).await
+        let claim = move |queue: &Queue| queue.claim(max).map_err(|error| queue.for_good(error));
+        self.run("claim messages", claim).await
     }
 
     async fn load(&self, claim: &Claim) -> Result<Loaded> {
@@ -165,7 +166,9 @@ impl QueueStore for MaildirStore {
 
     async fn record(&self, claim: &Claim, step: Step) -> Result<()> {
         let claim = copy(claim);
-        self.run("record a step of the attempt", move |queue| queue.record(&claim, step)).await
+        let record =
+            move |queue: &Queue| queue.record(&claim, step).map_err(|error| queue.for_good(error));
+        self.run("record a step of the attempt", record).await
     }
 
     async fn settle(
@@ -174,7 +177,12 @@ impl QueueStore for MaildirStore {
         settlement: Settlement,
     ) -> std::result::Result<Vec<MailEvent>, Unsettled> {
         let (queue, kept) = (self.queue.clone(), copy(&claim));
-        let settle = move || queue.settle(claim, &settlement);
+        let settle = move || {
+            queue.settle(claim, &settlement).map_err(|Unsettled { claim, error }| Unsettled {
+                error: queue.for_good(error),
+                claim,
+            })
+        };
         match spawn_blocking(settle).await {
             Ok(result) => result,
             Err(error) => {

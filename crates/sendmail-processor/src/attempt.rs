@@ -30,6 +30,8 @@ pub(crate) struct Finished {
     pub(crate) summary: RunSummary,
     /// The store could not be worked with, and why.
     pub(crate) store_trouble: Option<String>,
+    /// The store can record nothing more in this process, and why.
+    pub(crate) stopped: Option<Error>,
 }
 
 /// Works on one message until its claim is settled.
@@ -44,7 +46,7 @@ pub(crate) async fn work(context: &Context, job: Job) -> Finished {
         Ok(Prepared::Unsendable(loaded, outcomes)) => {
             conclude(context, job.claim, &loaded, outcomes, false, &mut finished).await;
         }
-        Err(error) => stop_short(context, job.claim, &error, &mut finished).await,
+        Err(error) => stop_short(context, job.claim, error, &mut finished).await,
     }
     finished
 }
@@ -54,7 +56,8 @@ pub(crate) async fn give_back(context: &Context, job: Job, why: &str) -> Finishe
     context.tell(&job.events).await;
     let mut finished = Finished::new(job.claim.id);
     finished.summary.leave(why);
-    settle(context, job.claim, Settlement::Release(Release::NotAttempted)).await;
+    finished.stopped =
+        settle(context, job.claim, Settlement::Release(Release::NotAttempted)).await.err();
     finished
 }
 
@@ -80,7 +83,7 @@ async fn prepare(context: &Context, claim: &Claim) -> Result<Prepared> {
 }
 
 /// Ends a claim whose message could not be loaded, or whose attempt could not be begun.
-async fn stop_short(context: &Context, claim: Claim, error: &Error, finished: &mut Finished) {
+async fn stop_short(context: &Context, claim: Claim, error: Error, finished: &mut Finished) {
     match error.kind() {
         ErrorKind::LeaseLost => debug!(id = %claim.id, "the claim was lost"),
         // The store has set it aside or put it back, and tells of it.
@@ -91,7 +94,8 @@ async fn stop_short(context: &Context, claim: Claim, error: &Error, finished: &m
         _ => {
             finished.store_trouble = Some(error.to_string());
             finished.summary.leave(&error.to_string());
-            settle(context, claim, Settlement::Release(Release::NotAttempted)).await;
+            let settled = settle(context, claim, Settlement::Release(Release::NotAttempted)).await;
+            finished.stopped = is_final(&error).then_some(error).or(settled.err());
         }
     }
 }
@@ -115,12 +119,14 @@ async fn attempt(
         Ending::Forget => debug!(id = %claim.id, "the claim was lost"),
         Ending::RelayTrouble(why) => {
             finished.summary.leave(&why);
-            settle(context, claim, Settlement::Release(Release::NotAttempted)).await;
+            finished.stopped =
+                settle(context, claim, Settlement::Release(Release::NotAttempted)).await.err();
         }
         Ending::StoreTrouble(why) => {
             finished.summary.leave(&why);
             finished.store_trouble = Some(why);
-            settle(context, claim, Settlement::Release(Release::NotAttempted)).await;
+            finished.stopped =
+                settle(context, claim, Settlement::Release(Release::NotAttempted)).await.err();
         }
     }
 }
@@ -177,7 +183,7 @@ async fn conclude(
     };
     let attempted: Attempted = plan::settlement(outcomes, facts, &context.config);
     finished.summary.count(&attempted);
-    settle(context, claim, Settlement::Attempted(attempted)).await;
+    finished.stopped = settle(context, claim, Settlement::Attempted(attempted)).await.err();
 }
 
 /// Settles, and repeats it until it is durable: the outcome is kept in memory, and the claim with it.
@@ -185,7 +191,11 @@ async fn conclude(
 ///
 /// Invariant: nothing is sent while an outcome waits to be recorded (`Context::unsettled`), so that no
 /// more outcomes can be lost than attempts were running.
-async fn settle(context: &Context, claim: Claim, settlement: Settlement) {
+///
+/// # Errors
+///
+/// The store can record nothing more in this process: the claim stays until the process ends.
+async fn settle(context: &Context, claim: Claim, settlement: Settlement) -> Result<()> {
     let mut waiting = Waiting { context, counted: false };
     let mut next = claim;
     let mut failures = 0;
@@ -193,9 +203,9 @@ async fn settle(context: &Context, claim: Claim, settlement: Settlement) {
         match context.store.settle(next, settlement.clone()).await {
             Ok(events) => break events,
             Err(Unsettled { claim, error }) => {
-                if is_hopeless(error.kind()) {
+                if is_hopeless(error.kind()) || is_final(&error) {
                     warn!(id = %claim.id, %error, "the outcome is not recorded");
-                    return;
+                    return if is_final(&error) { Err(error) } else { Ok(()) };
                 }
                 warn!(id = %claim.id, %error, "the outcome cannot be recorded yet");
                 waiting.count(&error);
@@ -207,6 +217,12 @@ async fn settle(context: &Context, claim: Claim, settlement: Settlement) {
     };
     drop(waiting);
     context.tell(&events).await;
+    Ok(())
+}
+
+/// Whether the store can record nothing more in this process, as after an fsync that failed.
+pub(crate) fn is_final(error: &Error) -> bool {
+    error.kind() == ErrorKind::Io && !error.is_temporary()
 }
 
 /// Whether repeating a settlement cannot help: the claim is somebody else's, or the store says that we
@@ -297,7 +313,7 @@ impl Handover for Recorder<'_> {
 
 impl Finished {
     pub(crate) fn new(id: QueueId) -> Self {
-        Self { id, summary: RunSummary::default(), store_trouble: None }
+        Self { id, summary: RunSummary::default(), store_trouble: None, stopped: None }
     }
 
     /// After a panic of the store: the claim stays until the worker ends.

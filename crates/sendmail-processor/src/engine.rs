@@ -66,7 +66,9 @@ pub(crate) struct Engine {
     parked: Vec<Job>,
     /// The last claim brought nothing.
     dry: bool,
-    /// The queue cannot be claimed from; a single pass ends with this.
+    /// The queue cannot be claimed from, which ends a single pass; or it can record nothing more in this
+    /// process, which ends every run: whoever supervises it starts it anew, and what it has claimed is
+    /// taken over.
     broken: Option<Error>,
     store_failures: u32,
     relay_pause_timer: Timer,
@@ -144,14 +146,13 @@ impl Engine {
     }
 
     fn is_over(&self) -> bool {
-        if *self.stop.borrow() >= Stop::InOrder {
+        if *self.stop.borrow() >= Stop::InOrder || self.broken.is_some() {
             return true;
         }
         let idle = self.ready.is_empty() && self.tasks.is_empty();
         let relay_is_paused = self.context.relay().allowed() == 0;
         self.mode == Mode::Once
-            && (self.broken.is_some()
-                || relay_is_paused
+            && (relay_is_paused
                 || self.store_pause_timer.is_set()
                 || self.parked.len() >= self.context.config.max_in_flight
                 || self.tried.len() >= MAX_TRIED
@@ -350,6 +351,9 @@ impl Engine {
                 if let Some(why) = finished.store_trouble {
                     self.pause_store(why);
                 }
+                if let Some(error) = finished.stopped {
+                    self.store_is_in_trouble(error);
+                }
                 self.summary.add(finished.summary);
             }
             // Panics are caught, and tasks are aborted only together with the engine.
@@ -359,7 +363,7 @@ impl Engine {
 
     fn store_is_in_trouble(&mut self, error: Error) {
         self.pause_store(error.to_string());
-        if self.mode == Mode::Once {
+        if self.mode == Mode::Once || attempt::is_final(&error) {
             self.broken = Some(error);
         }
     }

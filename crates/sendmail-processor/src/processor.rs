@@ -85,7 +85,9 @@ impl QueueProcessor {
     /// # Errors
     ///
     /// None that are met on the way: a store or a relay in trouble is left alone for a while and tried
-    /// again. [`health`](Self::health) tells.
+    /// again. [`health`](Self::health) tells. Only a store that can record nothing more in this process, as
+    /// after an `fsync` that failed, ends the run with its error: end the process then and start another,
+    /// which takes over.
     ///
     /// # Cancel safety
     ///

@@ -35,7 +35,7 @@ pub(crate) async fn authenticate(
         // A relay that asks for more than the mechanism has to say (XOAUTH2 does, after a refusal)
         // gets the empty answer once, then is given up.
         let Some(line) = lines.next() else { break };
-        let answer = connection.exchange(Some(format!("{line}\r\n")), limit).await;
+        let answer = connection.ask(Some(format!("{line}\r\n")), limit).await;
         reply = Some(answer.map_err(|broken| broken.into_error(OPERATION))?);
     }
     match reply {

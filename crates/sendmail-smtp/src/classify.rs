@@ -282,6 +282,140 @@ mod tests {
         assert_eq!(words(ledger), "deferred refused deferred");
     }
 
+    /// A ledger of four: the first is taken, the second refused, the third postponed, the fourth open.
+    fn in_the_middle() -> Ledger {
+        let mut ledger = new(4);
+        ledger.begin();
+        ledger.rcpt(0, &reply("250"));
+        ledger.rcpt(1, &reply("550 no"));
+        ledger.rcpt(2, &reply("452 too many"));
+        ledger
+    }
+
+    #[track_caller]
+    fn check(judge: impl Fn(&mut Ledger, &WireReply) -> Step, cases: &[(&str, Step, &str)]) {
+        for (line, step, expected) in cases {
+            let mut ledger = in_the_middle();
+            assert_eq!(judge(&mut ledger, &reply(line)), *step, "{line}");
+            assert_eq!(words(ledger), *expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_reply_to_mail_counts_for_whoever_is_open() {
+        for (line, step, expected) in [
+            ("250 ok", Step::Go, "deferred refused"),
+            ("299 odd", Step::Go, "deferred refused"),
+            ("354 odd", Step::Lost, "deferred refused"),
+            ("421 bye", Step::Lost, "deferred refused"),
+            ("450 later", Step::Stop, "deferred refused"),
+            ("550 no", Step::Stop, "refused refused"),
+        ] {
+            let decided = Outcome::Refused(Reply::new(553, "never"));
+            let mut ledger = Ledger::new([None, Some(decided)]);
+            assert_eq!(ledger.begin(), [0]);
+            assert_eq!(ledger.mail(&reply(line)), step, "{line}");
+            let still_open = ledger.begin() == [0];
+            assert_eq!(still_open, step == Step::Go, "{line}");
+            assert_eq!(words(ledger), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_reply_to_data_counts_for_whoever_is_taken() {
+        check(
+            Ledger::data,
+            &[
+                ("354 go", Step::Go, "deferred refused deferred deferred"),
+                ("250 odd", Step::Lost, "deferred refused deferred deferred"),
+                ("421 bye", Step::Lost, "deferred refused deferred deferred"),
+                ("451 later", Step::Stop, "deferred refused deferred deferred"),
+                ("554 no", Step::Stop, "refused refused deferred deferred"),
+            ],
+        );
+        let mut ledger = in_the_middle();
+        ledger.data(&reply("451 later"));
+        assert_eq!(ledger.begin(), [2, 3], "whom it did not count for may be tried again");
+    }
+
+    #[test]
+    fn a_reply_before_the_dot_loses_the_connection_and_only_a_5yz_refuses() {
+        check(
+            Ledger::early,
+            &[
+                ("250 odd", Step::Lost, "deferred refused deferred deferred"),
+                ("354 odd", Step::Lost, "deferred refused deferred deferred"),
+                ("421 bye", Step::Lost, "deferred refused deferred deferred"),
+                ("451 later", Step::Lost, "deferred refused deferred deferred"),
+                ("554 no", Step::Lost, "refused refused deferred deferred"),
+            ],
+        );
+    }
+
+    #[test]
+    fn the_reply_to_the_dot_counts_for_whoever_is_taken() {
+        check(
+            Ledger::dot,
+            &[
+                ("250 ok", Step::Stop, "accepted refused deferred deferred"),
+                ("354 odd", Step::Lost, "unknown refused deferred deferred"),
+                ("421 bye", Step::Lost, "unknown refused deferred deferred"),
+                ("451 later", Step::Stop, "deferred refused deferred deferred"),
+                ("554 no", Step::Stop, "refused refused deferred deferred"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_reply_to_rcpt_that_is_out_of_turn_loses_the_connection() {
+        for (line, step, expected) in [
+            ("354 odd", Step::Lost, "deferred"),
+            ("421 bye", Step::Lost, "deferred"),
+            ("452 too many", Step::Go, "deferred"),
+            ("552 too many", Step::Go, "deferred"),
+            ("452 4.2.2 full", Step::Go, "deferred"),
+            ("550 5.5.3 no", Step::Go, "refused"),
+        ] {
+            let mut ledger = new(1);
+            ledger.begin();
+            assert_eq!(ledger.rcpt(0, &reply(line)), step, "{line}");
+            assert!(!ledger.anybody_taken());
+            // Nobody is postponed where nobody was taken, or it would go on for ever.
+            assert!(ledger.begin().is_empty(), "{line}");
+            assert_eq!(words(ledger), expected, "{line}");
+        }
+        let mut ledger = new(2);
+        ledger.begin();
+        ledger.rcpt(0, &reply("250"));
+        ledger.rcpt(1, &reply("550 5.5.3 no"));
+        assert_eq!(words(ledger), "deferred refused", "only 452 and 552 speak of too many");
+    }
+
+    #[test]
+    fn what_is_told_is_what_the_relay_said_and_quoted_where_it_makes_no_sense() {
+        let texts = |ledger: Ledger| {
+            let text = |outcome: &Outcome| outcome.reply().to_string();
+            ledger.finish().iter().map(text).collect::<Vec<_>>()
+        };
+        let mut ledger = in_the_middle();
+        ledger.dot(&reply("451 4.3.0 later"));
+        let not_attempted = "451 4.3.0 not attempted";
+        assert_eq!(texts(ledger), ["451 4.3.0 later", "550 no", "452 too many", not_attempted]);
+        let mut ledger = in_the_middle();
+        ledger.data(&reply("250 odd"));
+        let quoted = "451 4.5.0 the relay answered 250 odd out of turn";
+        assert_eq!(texts(ledger), [quoted, "550 no", quoted, quoted]);
+        let mut ledger = in_the_middle();
+        ledger.dot(&reply("421 bye"));
+        assert_eq!(texts(ledger), ["421 bye", "550 no", "421 bye", "421 bye"]);
+    }
+
+    #[test]
+    fn only_some_codes_ask_for_authentication() {
+        let asks = |code: &u16| wants_authentication(&reply(&format!("{code} x")));
+        assert_eq!((200..600).filter(asks).collect::<Vec<_>>(), [530, 534, 535, 538]);
+    }
+
     proptest! {
         /// Whatever the relay says: one outcome each, success only by a 2yz to RCPT and dot, and a
         /// refusal only by a 5yz.

@@ -260,9 +260,13 @@ impl SmtpConfig {
     ///
     /// The name is empty, longer than 255 bytes, or not printable ASCII without spaces.
     pub fn with_hello_name(mut self, name: &str) -> Result<Self> {
-        let fits = (1..=255).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
-        if !fits {
-            return Err(invalid("the EHLO name has to be 1 to 255 printable ASCII characters"));
+        let misfit = name.bytes().position(|byte| !byte.is_ascii_graphic());
+        if misfit.is_some() || !(1..=255).contains(&name.len()) {
+            let error = invalid("the EHLO name has to be 1 to 255 printable ASCII characters");
+            return Err(match misfit {
+                Some(offset) => error.with("offset", offset),
+                None => error.with("length", name.len()),
+            });
         }
         self.hello_name = Some(name.to_owned());
         Ok(self)
@@ -318,8 +322,12 @@ impl SmtpConfig {
         }
     }
 
-    /// What no single setter can see.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// What no single setter can see. [`SmtpMailer::new`](crate::SmtpMailer::new) checks it too.
+    ///
+    /// # Errors
+    ///
+    /// Credentials would go over clear text.
+    pub fn check(&self) -> Result<()> {
         let in_clear = self.tls == TlsMode::None && self.credentials.is_some();
         if in_clear && !(self.clear_text_auth_on_loopback && is_loopback(&self.host)) {
             return Err(invalid(
@@ -375,12 +383,25 @@ mod tests {
         assert!(near.with_clear_text_auth_on_loopback(true).check().is_ok());
     }
 
+    // Proves: B-controls, A-injection
     #[test]
     fn names_with_spaces_or_controls_are_refused() {
         let config = SmtpConfig::new("localhost", 25).unwrap();
         for name in ["", "a b", "a\r\nMAIL", "é", &"x".repeat(256)] {
             assert!(config.clone().with_hello_name(name).is_err(), "{name:?}");
         }
+        let error = config.clone().with_hello_name("a.b\r\nMAIL").unwrap_err().to_string();
+        assert!(error.contains("EHLO name") && error.contains("offset: 3"), "{error}");
+        let user = Credentials::new("us\0er", "p".to_owned().into());
+        let error = config.clone().with_credentials(user).unwrap_err().to_string();
+        assert!(error.contains("part: user") && error.contains("offset: 2"), "{error}");
+        let password = Credentials::new("user", "p4ss\n".to_owned().into());
+        let error = config.clone().with_credentials(password).unwrap_err().to_string();
+        assert!(error.contains("part: password") && !error.contains("p4ss"), "{error}");
+        let error = SmtpConfig::new("relay\n.example", 25).unwrap_err().to_string();
+        assert!(error.contains("host") && error.contains("offset: 5"), "{error}");
+        let error = SmtpConfig::from_url("smtp://a\r\nb").unwrap_err().to_string();
+        assert!(error.contains("URL") && error.contains("offset: 8"), "{error}");
         assert!(config.with_root_certificates_pem(b"nothing").is_err());
         assert_eq!(SmtpConfig::new("::1", 25).unwrap().relay(), "smtp://[::1]:25");
     }

@@ -14,7 +14,7 @@ use crate::config::{SmtpConfig, Timeouts};
 use crate::guard::Guard;
 use crate::opening::{Opening, hello_name};
 use crate::reply::WireReply;
-use crate::trouble::Broken;
+use crate::trouble::{Broken, refusal};
 use crate::wire::Drained;
 
 /// The end of the time that one message may take, its connection included.
@@ -96,7 +96,43 @@ impl Connection {
             }
             auth::authenticate(&mut connection, credentials).await.map_err(error)?;
         }
+        // What the relay has said too much by now is its own trouble, not that of the first message.
+        connection.expect_silence().await.map_err(error)?;
         Ok(connection)
+    }
+
+    /// Sends the next command, or the next group of them, and reads one reply; without a text, reads
+    /// the next reply of the group.
+    ///
+    /// Invariant: a reply that was there before its command was sent is the answer to nothing. Were it
+    /// taken for one, each reply that follows would be told of the wrong recipient. A 421 is another
+    /// matter: a relay may say it at any time (RFC 5321 section 3.8).
+    pub(crate) async fn ask(
+        &mut self,
+        text: Option<String>,
+        limit: Duration,
+    ) -> Result<WireReply, Broken> {
+        if text.is_some() && self.guard.listen().await? == Drained::Interrupted {
+            let reply = self.exchange(None, limit).await?;
+            return if reply.code() == 421 { Ok(reply) } else { Err(Broken::OutOfTurn) };
+        }
+        self.exchange(text, limit).await
+    }
+
+    async fn expect_silence(&mut self) -> Result<()> {
+        const OPERATION: &str = "set up a connection to the relay";
+        let broken = match self.guard.listen().await {
+            Ok(Drained::Written) => return Ok(()),
+            Ok(Drained::Interrupted) => match self.exchange(None, self.timeouts.command).await {
+                Ok(reply) if reply.code() == 421 => {
+                    return Err(refusal(ErrorKind::Unreachable, OPERATION, &reply));
+                }
+                Ok(_) => Broken::OutOfTurn,
+                Err(broken) => broken,
+            },
+            Err(broken) => broken,
+        };
+        Err(broken.into_error(OPERATION))
     }
 
     /// Sends `text`, if there is any, and reads one reply.

@@ -123,7 +123,7 @@ pub(crate) fn ascii_domain(domain: &str) -> Option<String> {
         return Some(domain.to_owned());
     }
     match Host::parse(domain) {
-        Ok(Host::Domain(ascii)) if ascii.len() <= 255 && !ascii.contains('%') => Some(ascii),
+        Ok(Host::Domain(ascii)) if ascii.len() <= 255 => Some(ascii),
         _ => None,
     }
 }
@@ -181,6 +181,7 @@ mod tests {
         assert!(header.mail.ends_with(" BODY=8BITMIME SMTPUTF8"), "{}", header.mail);
     }
 
+    // Proves: B-utf8-local
     #[test]
     fn a_domain_alone_goes_as_a_labels() {
         let to = ["c@münchen.example", "d@e.example"];
@@ -197,6 +198,58 @@ mod tests {
         let plan = plan("a@b", &["jörg@münchen.example"], ASCII, &everything());
         assert!(plan.mail.ends_with("SMTPUTF8"));
         assert_eq!(plan.rcpt(0), "RCPT TO:<jörg@münchen.example>");
+    }
+
+    // Proves: B-utf8-local, B-8bit
+    #[test]
+    fn each_extension_is_named_only_if_it_is_offered() {
+        let eight = b"A: b\n\n\xfc\n";
+        let mail = |from: &str, to: &str, raw: &[u8], offered: &Capabilities| {
+            let plan = plan(from, &[to], raw, offered);
+            assert_eq!(plan.decided().collect::<Vec<_>>(), [None]);
+            plan.mail
+        };
+        let only_eight = Capabilities { eight_bit_mime: true, ..Capabilities::default() };
+        assert_eq!(mail("", "c@d", eight, &only_eight), "MAIL FROM:<> BODY=8BITMIME");
+        assert_eq!(mail("", "c@d", ASCII, &only_eight), "MAIL FROM:<>");
+        // SMTPUTF8 speaks of the header's bytes too, and goes with BODY=8BITMIME where there is that.
+        let only_utf8 = Capabilities { smtp_utf8: true, ..Capabilities::default() };
+        assert_eq!(mail("jörg@b", "c@d", ASCII, &only_utf8), "MAIL FROM:<jörg@b> SMTPUTF8");
+        let both = Capabilities { smtp_utf8: true, ..only_eight };
+        assert_eq!(mail("", "jörg@d", ASCII, &both), "MAIL FROM:<> BODY=8BITMIME SMTPUTF8");
+    }
+
+    #[test]
+    fn a_message_of_exactly_the_largest_size_is_sent() {
+        let size = |max_size| Capabilities { max_size: Some(max_size), ..Capabilities::default() };
+        assert_eq!(plan("", &["c@d"], ASCII, &size(33)).mail, "MAIL FROM:<>");
+        assert_eq!(plan("", &["c@d"], ASCII, &size(32)).mail, "");
+    }
+
+    #[test]
+    fn what_is_decided_has_no_command() {
+        let plan = plan("a@b", &["jörg@d", "c@１.２.３.４"], ASCII, &Capabilities::default());
+        assert_eq!((plan.rcpt(0), plan.rcpt(1)), ("", ""));
+        let told: Vec<_> = plan.decided().flatten().map(|o| o.reply().to_string()).collect();
+        assert_eq!(
+            told,
+            [
+                "550 5.6.7 the recipient is not ASCII and the relay does not offer SMTPUTF8",
+                "553 5.1.3 the domain of the recipient is not a valid international domain name"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_domain_that_grows_too_long_has_no_ascii_form() {
+        let label = "a".repeat(61);
+        let longest = format!("ü.{label}.{label}.{label}.{label}");
+        let ascii = ascii_domain(&longest).unwrap();
+        assert_eq!((ascii.len(), ascii.starts_with("xn--tda.aaa")), (255, true), "{ascii}");
+        assert_eq!(ascii_domain(&format!("{longest}a")), None);
+        // A full-width per cent sign would become one.
+        assert_eq!(ascii_domain("ü％41.example"), None);
+        assert_eq!(ascii_domain("plain.example").as_deref(), Some("plain.example"));
     }
 
     #[test]

@@ -17,8 +17,8 @@ struct Parameters {
 
 pub(crate) fn parse(text: &str) -> Result<SmtpConfig> {
     // The URL standard drops tabs and line ends in silence; here they are a mistake or an attack.
-    if text.chars().any(char::is_control) {
-        return Err(invalid("the relay URL has a control character"));
+    if let Some(offset) = text.find(char::is_control) {
+        return Err(invalid("the relay URL has a control character").with("offset", offset));
     }
     let url = Url::parse(text).map_err(|error| {
         invalid("the relay is not a URL like smtp://host:25; a special character in user or password has to be percent-encoded")
@@ -140,8 +140,13 @@ pub(crate) fn check_host(host: &str) -> Result<String> {
         }
     };
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:%".contains(&byte);
-    if host.is_empty() || host.len() > 255 || !host.bytes().all(allowed) {
-        return Err(invalid("the relay's host has to be a host name or an IP address"));
+    let misfit = host.bytes().position(|byte| !allowed(byte));
+    if misfit.is_some() || host.is_empty() || host.len() > 255 {
+        let error = invalid("the relay's host has to be a host name or an IP address");
+        return Err(match misfit {
+            Some(offset) => error.with("offset", offset),
+            None => error.with("length", host.len()),
+        });
     }
     Ok(host)
 }
@@ -149,9 +154,10 @@ pub(crate) fn check_host(host: &str) -> Result<String> {
 pub(crate) fn check_credentials(credentials: &Credentials) -> Result<()> {
     let parts = [("user", &*credentials.user), ("password", credentials.password.expose_secret())];
     for (part, text) in parts {
-        if text.is_empty() || text.chars().any(char::is_control) {
-            return Err(invalid("credentials may not be empty and have no control characters")
-                .with("part", part));
+        let control = text.find(char::is_control);
+        if control.is_some() || text.is_empty() {
+            let error = invalid("credentials may not be empty and have no control characters");
+            return Err(error.with("part", part).with("offset", control.unwrap_or(0)));
         }
     }
     Ok(())
@@ -216,6 +222,7 @@ mod tests {
         assert_eq!(credentials.mechanism, Some(Mechanism::Login));
     }
 
+    // Proves: B-controls, B-config, A-injection, A-secrets
     #[test]
     fn what_is_not_safe_is_refused_and_the_password_not_repeated() {
         for url in [

@@ -231,6 +231,66 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_line_and_the_longest_reply_are_read() {
+        let line = [b"250 ", "x".repeat(MAX_LINE - 4).as_bytes(), b"\n"].concat();
+        assert_eq!(read(&line), Ok(Some((250, "x".repeat(MAX_KEPT)))));
+        let mut most = b"250-more\r\n".repeat(MAX_LINES - 1);
+        most.extend_from_slice(b"250 last\r\n");
+        let reply = read_reply(&most).unwrap().unwrap();
+        assert_eq!(reply.lines().len(), MAX_LINES);
+        // Of a long one only the first lines are told.
+        let shown = reply.to_reply();
+        assert_eq!(shown.text(), ["more"; 17].join(" "));
+    }
+
+    #[test]
+    fn after_an_error_nothing_more_is_read() {
+        let mut reader = ReplyReader::default();
+        reader.feed(b"250 ok\r\nnonsense\r\n250 never\r\n");
+        assert!(matches!(reader.next(), Some(Ok(reply)) if reply.code() == 250));
+        for _ in 0..2 {
+            assert_eq!(reader.next(), Some(Err(ReplyError::NoCode)));
+        }
+    }
+
+    #[test]
+    fn a_reader_is_empty_only_if_nothing_waits_in_it() {
+        for (bytes, empty) in
+            [(&b""[..], true), (b"2", false), (b"250-a\r\n", false), (b"250 a\r\n", false)]
+        {
+            let mut reader = ReplyReader::default();
+            reader.feed(bytes);
+            assert_eq!(reader.is_empty(), empty, "{bytes:?}");
+        }
+        let mut reader = ReplyReader::default();
+        reader.feed(b"250 a\r\n");
+        assert!(reader.next().is_some() && reader.is_empty());
+        reader.feed(b"no\r\n");
+        assert!(reader.next().is_some() && !reader.is_empty(), "what failed stays failed");
+    }
+
+    #[test]
+    fn a_class_is_the_first_digit_alone() {
+        let reply = |code: u16| read_reply(format!("{code}\r\n").as_bytes()).unwrap().unwrap();
+        for code in [200, 250, 299, 300, 399, 499, 500, 599] {
+            let classes: Vec<u16> = (0..10).filter(|class| reply(code).is_class(*class)).collect();
+            assert_eq!(classes, [code / 100], "{code}");
+        }
+    }
+
+    #[test]
+    fn a_tab_is_a_space_and_what_cannot_be_printed_is_marked() {
+        assert_eq!(read(b"250 a\tb\x7f~ \x1f!\r\n"), Ok(Some((250, "a b?~ ?!".to_owned()))));
+    }
+
+    #[test]
+    fn a_word_with_other_dots_is_no_status() {
+        let text = |bytes: &[u8]| read_reply(bytes).unwrap().unwrap().to_reply().to_string();
+        assert_eq!(text(b"550-a.b no\r\n550 a.b way\r\n"), "550 a.b no a.b way");
+        assert_eq!(text(b"550-no\r\n550  way\r\n"), "550 no way");
+    }
+
+    #[test]
     fn a_status_that_is_repeated_on_every_line_stands_once() {
         let reply = read_reply(b"550-5.1.1 no such\r\n550 5.1.1 user\r\n").unwrap().unwrap();
         assert_eq!(reply.to_reply().to_string(), "550 5.1.1 no such user");

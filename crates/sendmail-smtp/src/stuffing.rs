@@ -66,6 +66,7 @@ mod tests {
         out
     }
 
+    // Proves: B-line-ends
     #[test]
     fn only_leading_dots_are_doubled_and_nothing_is_added() {
         let body = b".\r\n..\r\na.b\r\n\r\n.x\r\n";
@@ -73,6 +74,7 @@ mod tests {
         assert_eq!(stuff(b"A: b\r\n\r\n", 1000), b"A: b\r\n\r\n");
     }
 
+    // Proves: B-line-ends, A-injection
     #[test]
     fn bare_line_ends_are_found() {
         for (body, offset) in [

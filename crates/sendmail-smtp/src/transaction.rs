@@ -108,7 +108,7 @@ impl Transaction<'_> {
             false => Stop::Lost(broken.to_reply(step)),
         };
         if connection.unfinished {
-            let reply = connection.exchange(flight.next(), times.command).await;
+            let reply = connection.ask(flight.next(), times.command).await;
             let reply =
                 reply.map_err(|broken| or_stale(broken, "waiting for the reply to RSET"))?;
             if !reply.is_class(2) {
@@ -116,7 +116,7 @@ impl Transaction<'_> {
             }
         }
         connection.unfinished = true;
-        let mail = connection.exchange(flight.next(), times.mail).await;
+        let mail = connection.ask(flight.next(), times.mail).await;
         let mail = mail.map_err(|broken| or_stale(broken, "waiting for the reply to MAIL"))?;
         if stale && mail.code() == 421 {
             return Err(Stop::Stale);
@@ -128,7 +128,7 @@ impl Transaction<'_> {
         let accepted = step == Step::Go;
         for index in &self.recipients {
             if accepted || flight.pipelined {
-                let rcpt = connection.exchange(flight.next(), times.rcpt).await;
+                let rcpt = connection.ask(flight.next(), times.rcpt).await;
                 let rcpt =
                     rcpt.map_err(|b| Stop::Lost(b.to_reply("waiting for the reply to RCPT")))?;
                 if accepted {
@@ -140,7 +140,7 @@ impl Transaction<'_> {
         if !somebody && !flight.pipelined {
             return Ok(());
         }
-        let data = connection.exchange(flight.next(), times.data).await;
+        let data = connection.ask(flight.next(), times.data).await;
         let data = data.map_err(|b| Stop::Lost(b.to_reply("waiting for the reply to DATA")))?;
         if !somebody {
             return if data.is_class(3) { lone_dot(connection).await } else { Ok(()) };

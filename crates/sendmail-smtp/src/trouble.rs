@@ -21,6 +21,8 @@ pub(crate) enum Broken {
     Reply(#[from] ReplyError),
     #[error("the relay answered {0} where that makes no sense")]
     Unexpected(Reply),
+    #[error("the relay sent a reply to nothing: which replies answer which commands is unknown")]
+    OutOfTurn,
 }
 
 impl Broken {
@@ -28,7 +30,7 @@ impl Broken {
     pub(crate) fn to_reply(&self, step: &str) -> Reply {
         let status = match self {
             Self::NoConnection(_) | Self::Closed | Self::Io(_) | Self::Timeout(_) => "4.4.2",
-            Self::Reply(_) | Self::Unexpected(_) => "4.5.0",
+            Self::Reply(_) | Self::Unexpected(_) | Self::OutOfTurn => "4.5.0",
         };
         Reply::local(451, status, format!("{self}, {step}"))
     }
@@ -38,7 +40,7 @@ impl Broken {
         let kind = match &self {
             Self::NoConnection(_) | Self::Closed | Self::Io(_) => ErrorKind::Unreachable,
             Self::Timeout(_) => ErrorKind::Timeout,
-            Self::Reply(_) | Self::Unexpected(_) => ErrorKind::Protocol,
+            Self::Reply(_) | Self::Unexpected(_) | Self::OutOfTurn => ErrorKind::Protocol,
         };
         Error::new(kind, operation, self.to_string()).with_source(self)
     }

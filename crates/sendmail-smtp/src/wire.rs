@@ -115,7 +115,12 @@ impl Wire {
     }
 
     /// Sends `line` and reads the reply to it.
+    ///
+    /// Invariant: a reply that was there before its command was sent is the answer to nothing.
     pub(crate) async fn ask(&mut self, line: &str, limit: Duration) -> Result<WireReply, Broken> {
+        if self.has_unread() {
+            return Err(Broken::OutOfTurn);
+        }
         self.gather(line.as_bytes());
         self.reply(limit).await
     }

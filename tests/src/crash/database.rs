@@ -16,7 +16,10 @@ use crate::Result;
 use crate::servers::{Engine, MariaDb, Postgres, Server};
 
 /// Which database takes the mail along.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A file.
     Sqlite,

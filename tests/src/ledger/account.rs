@@ -91,7 +91,9 @@ impl Mistake {
         Self::WrongDiscard,
     ];
 
-    fn name(self) -> &'static str {
+    /// What it is called in a ledger.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Lost => "lost",
             Self::Phantom => "sent after rollback",

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Account, Life, Mistake};
 use crate::plan::{Mail, marker_of};
 use crate::queue::Event;
-use crate::relay::{Copy, digest};
+use crate::relay::{Copy, NEVER, digest};
 
 /// What is known of one mail and one recipient.
 #[derive(Default)]
@@ -15,6 +15,8 @@ struct Trace<'a> {
     announced: Vec<i64>,
     /// How often the log says that it was sent.
     sent: usize,
+    /// How often the log says that it failed.
+    failed: usize,
 }
 
 /// Copies and events, by marker and recipient.
@@ -36,15 +38,15 @@ impl<'a> Arrived<'a> {
         }
         for event in events {
             let Some(marker) = marker_of(&event.message_id) else { continue };
-            if !["possible-duplicate", "sent"].contains(&event.kind.as_str()) {
+            if !["possible-duplicate", "sent", "failed"].contains(&event.kind.as_str()) {
                 continue;
             }
             let recipient = event.recipient.as_str();
             let trace = traces.entry(marker).or_default().entry(recipient).or_default();
-            if event.kind == "sent" {
-                trace.sent += 1;
-            } else {
-                trace.announced.push(event.at_ms);
+            match event.kind.as_str() {
+                "sent" => trace.sent += 1,
+                "failed" => trace.failed += 1,
+                _ => trace.announced.push(event.at_ms),
             }
         }
         for trace in traces.values_mut().flat_map(HashMap::values_mut) {
@@ -92,7 +94,13 @@ impl<'a> Arrived<'a> {
         }
         for recipient in &mail.recipients {
             let trace = traces.get(recipient.as_str());
-            if trace.is_none_or(|trace| trace.copies.is_empty()) {
+            if recipient == NEVER {
+                let failed = trace.map_or(0, |trace| trace.failed);
+                if failed != 1 {
+                    let text = format!("{} to {recipient}: {failed} failed-events", mail.marker);
+                    account.mistake(Mistake::BadLog, text);
+                }
+            } else if trace.is_none_or(|trace| trace.copies.is_empty()) {
                 account.mistake(Mistake::Lost, format!("{} to {recipient}", mail.marker));
             }
         }

@@ -77,6 +77,7 @@ async fn exit_codes_say_what_kind_of_trouble_it_is() {
     assert!(done.stderr.contains("--queue"), "{done:?}");
 }
 
+// Proves: B-recipients, B-lengths, B-controls
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_messages_and_addresses_are_refused_with_a_reason() {
     let queue = Queue::new();
@@ -105,6 +106,7 @@ async fn bad_messages_and_addresses_are_refused_with_a_reason() {
     assert_eq!(from.iter().filter(|from| **from == "").count(), 2, "{from:?}");
 }
 
+// Proves: B-bcc, I16
 #[tokio::test(flavor = "multi_thread")]
 async fn recipients_come_from_the_header_and_bcc_never_leaves() {
     let queue = Queue::new();
@@ -128,6 +130,7 @@ async fn recipients_come_from_the_header_and_bcc_never_leaves() {
     assert_eq!(body, "Bcc: in the body\r\n");
 }
 
+// Proves: B-config
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_configuration_is_named_by_line_and_key_and_never_by_value() {
     let mut queue = Queue::new();
@@ -166,6 +169,7 @@ async fn a_wrong_configuration_is_named_by_line_and_key_and_never_by_value() {
     assert!(done.stderr.contains("config.toml"), "{done:?}");
 }
 
+// Proves: A-flood, B-lengths
 #[tokio::test(flavor = "multi_thread")]
 async fn the_configuration_file_is_enough() {
     let mut queue = Queue::new();
@@ -209,6 +213,7 @@ async fn the_configuration_file_is_enough() {
 }
 
 /// Every command, in both formats, with the relay's password in every place it may come from.
+// Proves: A-secrets, I16
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_ever_printed() {
     const SECRET: &str = "s3cr3t-Pa55w0rd";

@@ -252,6 +252,7 @@ async fn an_operator_cannot_decide_against_the_one_who_knows() {
     assert_eq!(report.code, Some(66), "{report:?}");
 }
 
+// Proves: B-unknown-format
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_of_a_newer_format_stays_untouched_and_is_reported() {
     let queue = Queue::new();
@@ -276,6 +277,7 @@ async fn a_message_of_a_newer_format_stays_untouched_and_is_reported() {
     assert!(queue.events_of("damaged").await.is_empty());
 }
 
+// Proves: B-unknown-format
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_of_a_newer_layout_is_not_touched_at_all() {
     let queue = Queue::new();

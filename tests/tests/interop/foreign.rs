@@ -94,6 +94,7 @@ fn stored(queue: &Queue, message: &Value) -> PathBuf {
     queue.beside().join("arrived/new").join(message["file"].as_str().unwrap())
 }
 
+// Proves: B-file-names
 #[tokio::test(flavor = "multi_thread")]
 async fn what_zope_has_locked_is_left_to_it() {
     let Some(python) = demand::zope_python() else { return };

@@ -7,10 +7,10 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use sendmail_testkit::smtp::{Script, ScriptedServer};
+use sendmail_testkit::smtp::{At, Do, Gate, Script, ScriptedServer};
 use serde_json::Value;
 
-use crate::support::{Queue, demand, mail, subjects};
+use crate::support::{Daemon, Queue, demand, mail, subjects, until};
 
 /// Makes a queue with a good mail of ours.
 async fn queue_with_one() -> Queue {
@@ -62,6 +62,7 @@ fn assert_told(told: &str, what: &str, why: &str) {
     assert_eq!(count, 2, "{what}: {why} is not told twice in\n{told}");
 }
 
+// Proves: B-special-files, I12
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_file_is_named_and_blocks_nothing() {
     let queue = queue_with_one().await;
@@ -90,6 +91,7 @@ async fn what_is_no_file_is_named_and_blocks_nothing() {
     assert!(queue.beside().join("outside").exists());
 }
 
+// Proves: B-file-names, A-log
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_names_are_names() {
     let queue = queue_with_one().await;
@@ -127,6 +129,7 @@ async fn odd_names_are_names() {
     }
 }
 
+// Proves: B-damaged, B-unknown-format, I6
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_whole_is_never_sent_and_is_named() {
     let queue = queue_with_one().await;
@@ -188,6 +191,7 @@ async fn what_is_not_whole_is_never_sent_and_is_named() {
     assert_eq!(queue.events_of("damaged").await.len(), events.len(), "told once");
 }
 
+// Proves: B-special-files
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_somebody_else_is_named_and_not_sent() {
     if !demand::root("give a file to somebody else") {
@@ -205,7 +209,66 @@ async fn a_file_of_somebody_else_is_named_and_not_sent() {
     assert!(queue.path().join("new/planted").exists());
 }
 
+/// `/dev/zero` by another name: whoever reads it never ends.
+// Proves: B-special-files, I12
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_is_named_and_never_read() {
+    if !demand::root("make a device") {
+        return;
+    }
+    let queue = queue_with_one().await;
+    let zero = rustix::fs::makedev(1, 5);
+    for folder in ["new", "cur"] {
+        let place = queue.path().join(folder).join("device");
+        let mode = Mode::RUSR | Mode::WUSR;
+        if mknodat(CWD, place, FileType::CharacterDevice, mode, zero).is_err() {
+            demand::skip("making a device is not allowed here");
+            return;
+        }
+    }
+    // Under a name of ours too: it is no message whatever it is called.
+    let files = crate::support::files_in(&queue.path().join("new"));
+    let ours = files.iter().find(|file| file.to_str().unwrap().contains(".a0.")).unwrap();
+    let name = ours.file_name().unwrap().to_str().unwrap().replace(".a0.", ".a7.");
+    let place = queue.path().join("new").join(name);
+    mknodat(CWD, place, FileType::CharacterDevice, Mode::RUSR, zero).unwrap();
+    assert_eq!(deliver(&queue).await, ["ours"]);
+    let told = set_aside(&queue).await;
+    for name in ["new/device", "cur/device", ".a7.k0"] {
+        assert_told(&told, name, "not a regular file");
+    }
+}
+
+/// What another worker has claimed is its own, whatever lies there, and nobody reads it in `new/`.
+// Proves: B-file-names, I7
+#[tokio::test(flavor = "multi_thread")]
+async fn anothers_claim_is_left_to_it() {
+    let queue = queue_with_one().await;
+    let gate = Gate::new();
+    let held = Do::Wait(gate.clone(), Box::new(Do::reply("250 ok")));
+    let server =
+        ScriptedServer::start(Script::new().on_transaction(1, At::Dot, held)).await.unwrap();
+    let first = Daemon::start(queue.command(["--relay", &server.url(), "run", "--once"]));
+    until("the claim", || async { (server.connections() > 0).then_some(()) }).await;
+    let claims = queue.path().join(".claimed");
+    until("the file", || async { (crate::support::files_in(&claims).len() == 1).then_some(()) })
+        .await;
+    let claimed = queue.only_file(".claimed");
+    let odd = claimed.parent().unwrap().join("zope");
+    std::fs::write(&odd, zope("claimed")).unwrap();
+    put(&queue, "new", ".sending-locked", "");
+    put(&queue, "new", "locked", zope("locked"));
+    queue.run_once(&server.url()).await;
+    assert!(claimed.exists() && odd.exists(), "they were taken from a live worker");
+    assert!(queue.path().join("new/locked").exists());
+    assert_eq!(server.submitted().len(), 1, "only what the first is at");
+    gate.open();
+    first.end().await;
+    assert_eq!(subjects(&server.submitted()), ["ours"]);
+}
+
 /// As a user who is not root: for root there are no unreadable files.
+// Proves: B-special-files, I12
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreadable_file_is_named_and_blocks_nothing() {
     let queue = queue_with_one().await;

@@ -4,6 +4,7 @@
 
 mod clock;
 mod command_line;
+mod configuration;
 mod copies;
 mod database_servers;
 mod databases;
@@ -14,7 +15,11 @@ mod foreign;
 mod freezing;
 mod full_disk;
 mod hostile;
+mod injection;
+mod log_injection;
+mod permissions;
 mod readers;
+mod secrets;
 mod smuggling;
 mod support;
 mod zope_failures;

@@ -3,6 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
 mod crashes;
-mod every_call;
 mod races;
 mod takeover;

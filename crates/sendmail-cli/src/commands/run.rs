@@ -12,7 +12,7 @@ use crate::args::Run;
 use crate::databases::Database;
 use crate::exit::{Code, Failure, OK, Result, TEMPORARY};
 use crate::in_doubt::in_doubt;
-use crate::output::{Output, event_json, event_text};
+use crate::output::{Output, event_json, event_text, harmless};
 use crate::recovery::{DatabaseRecovery, Known, QueueRecovery, Shared};
 use crate::setup::Setup;
 
@@ -139,7 +139,7 @@ impl EventSink for EventPrinter {
         // A log that nobody reads any more must not stop the queue.
         let _ = std::io::Write::write_all(
             &mut std::io::stderr().lock(),
-            format!("{line}\n").as_bytes(),
+            format!("{}\n", harmless(&line)).as_bytes(),
         );
     }
 }

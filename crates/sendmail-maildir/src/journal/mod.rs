@@ -23,8 +23,8 @@ use crate::name::OwnerId;
 use crate::queue::{gone, is_full};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
-/// How large a segment is made unless one claim needs more.
-const SEGMENT_SIZE: u64 = 4 << 20;
+/// How large a segment is made unless one claim needs more. In tests it is small: they make thousands.
+pub(crate) const SEGMENT_SIZE: u64 = if cfg!(test) { 256 << 10 } else { 4 << 20 };
 
 /// What an event takes beside its Message-ID and its recipient: reply and detail at their longest.
 const EVENT_ROOM: usize = Reply::MAX_TEXT + MailEvent::MAX_DETAIL + 128;
@@ -144,6 +144,11 @@ impl Journal {
         self.lock().broken = true;
     }
 
+    /// Whether nothing more is written, because a sync failed.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.lock().broken
+    }
+
     /// Gives back what a claim had kept free, when it is finished.
     pub(crate) fn unreserve(&self, bytes: u64) {
         let mut state = self.lock();
@@ -169,6 +174,7 @@ impl Journal {
     }
 
     /// Returns when everything up to `mark` is durable. One sync serves all who wait.
+    #[cfg_attr(test, track_caller)]
     pub(crate) fn sync(&self, mark: &Mark) -> io::Result<()> {
         let mut state = self.lock();
         loop {

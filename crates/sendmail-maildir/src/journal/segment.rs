@@ -21,7 +21,7 @@ use std::os::unix::fs::FileExt as _;
 use uuid::Uuid;
 
 use super::record::Record;
-use crate::disk::{sync_data, write_at};
+use crate::disk::{set_length, sync_data, write_at};
 use crate::name::OwnerId;
 
 const MAGIC: &[u8; 8] = b"SMRSJ1\r\n";
@@ -72,9 +72,10 @@ impl Header {
         Some(Self {
             worker: uuid(8)?,
             boot: uuid(24)?,
-            // A torn watermark proves nothing: the beginning is always durable.
+            // A torn watermark proves nothing: the beginning is always durable. It was to be sealed
+            // perhaps, and is not then: what is sealed is read to the watermark and never looked at again.
             watermark: if watermark == !inverse { watermark.max(START) } else { START },
-            sealed: number(56)? == 1,
+            sealed: watermark == !inverse && number(56)? == 1,
         })
     }
 }
@@ -87,9 +88,12 @@ pub(crate) fn set_watermark(file: &File, offset: u64) -> io::Result<()> {
 /// Says that nothing more will be appended; the records must be durable already. What was
 /// preallocated and is not used is given back.
 pub(crate) fn seal(file: &File, end: u64) -> io::Result<()> {
-    file.set_len(end)?;
-    set_watermark(file, end)?;
-    write_at(file, &1u64.to_le_bytes(), 56)?;
+    set_length(file, end)?;
+    // In one write: a crash must not leave the seal with a watermark that lags for good.
+    let mut bytes = [0; 24];
+    bytes[..16].copy_from_slice(&watermark_bytes(end));
+    bytes[16..].copy_from_slice(&1u64.to_le_bytes());
+    write_at(file, &bytes, 40)?;
     sync_data(file)
 }
 
@@ -248,5 +252,9 @@ mod tests {
         seal(&file, 700).unwrap();
         let header = Header::read(&file).unwrap().unwrap();
         assert!(header.sealed && header.watermark == 700);
+        // Otherwise nobody would ever read what is behind the watermark, nor seal it anew.
+        file.write_all_at(&[9], 48).unwrap();
+        let header = Header::read(&file).unwrap().unwrap();
+        assert!(!header.sealed && header.watermark == START);
     }
 }

@@ -154,6 +154,7 @@ async fn the_sweep_keeps_what_the_dead_had_prepared() {
 }
 
 /// What a restore by hand, or a copy that was kept for failed recipients and is retried, may bring.
+// Proves: B-file-names
 #[tokio::test]
 async fn two_files_of_one_id_are_sent_one_after_the_other() {
     let place = Queue::new();

@@ -30,6 +30,7 @@ async fn a_message_of_zope_is_delivered_once_and_leaves_nothing() {
     }
 }
 
+// Proves: B-file-names
 #[tokio::test]
 async fn what_zope_is_sending_is_left_to_it_until_its_lock_is_forgotten() {
     let queue = Queue::new();
@@ -106,6 +107,7 @@ async fn a_foreign_message_survives_the_death_of_its_worker() {
     assert!(claim_all(&other).await.is_empty());
 }
 
+// Proves: B-damaged
 #[tokio::test]
 async fn what_cannot_be_understood_is_set_aside_as_damaged() {
     let queue = Queue::new();

@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
+mod attacks;
 mod crashes;
 mod foreign;
 mod frozen;
 mod harness;
 mod model;
+mod moving;
 mod readers;
 mod room;
 mod rubbish;

@@ -8,6 +8,7 @@ use sendmail_core::{QueueStore, Timestamp};
 
 use crate::support::{Queue, claim_all, deliver, queue};
 
+// Proves: B-file-names, I18
 #[tokio::test]
 async fn a_mail_reader_reads_moves_and_flags_and_nothing_is_lost() {
     let place = Queue::new();

@@ -5,6 +5,7 @@ use sendmail_maildir::MaildirStore;
 
 use crate::support::{Queue, claim_all, deliver, mail, queue};
 
+// Proves: A-flood
 #[tokio::test]
 async fn a_disk_that_is_nearly_full_takes_no_message_and_still_delivers() {
     let place = Queue::new();
@@ -21,6 +22,7 @@ async fn a_disk_that_is_nearly_full_takes_no_message_and_still_delivers() {
     assert!(claim_all(&store).await.is_empty());
 }
 
+// Proves: A-flood
 #[tokio::test]
 async fn a_queue_that_is_full_says_so_until_it_is_drained() {
     let place = Queue::new();
@@ -39,6 +41,7 @@ async fn a_queue_that_is_full_says_so_until_it_is_drained() {
     store.write(&mail(&["b@x"])).await.unwrap();
 }
 
+// Proves: B-lengths, A-flood
 #[tokio::test]
 async fn a_message_that_is_too_large_is_refused_with_both_numbers() {
     let place = Queue::new();

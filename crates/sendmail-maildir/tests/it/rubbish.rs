@@ -8,6 +8,7 @@ use sendmail_core::{Filter, QueueAdmin as _, QueueStore};
 
 use crate::support::{Queue, claim_all, deliver, queue};
 
+// Proves: B-special-files, B-file-names, B-unknown-format, I12
 #[tokio::test]
 async fn nothing_blocks_the_good_ones() {
     let place = Queue::new();
@@ -69,6 +70,7 @@ async fn nothing_blocks_the_good_ones() {
     assert!(again.is_empty(), "each is reported once: {again:?}");
 }
 
+// Proves: B-special-files, B-unknown-format
 #[tokio::test]
 async fn listing_shows_messages_only_and_statistics_name_the_rest() {
     let place = Queue::new();
@@ -91,6 +93,7 @@ async fn listing_shows_messages_only_and_statistics_name_the_rest() {
     assert!(told.contains("new/letter") && told.contains("cur/directory"), "{told}");
 }
 
+// Proves: B-damaged, B-file-names, I6
 #[tokio::test]
 async fn every_truncation_of_a_message_is_damaged_and_none_is_sent() {
     let place = Queue::new();
@@ -112,6 +115,7 @@ async fn every_truncation_of_a_message_is_damaged_and_none_is_sent() {
     assert_eq!(crate::harness::files(&place.path().join(".failed/new")).len(), lengths.len());
 }
 
+// Proves: B-damaged
 #[tokio::test]
 async fn what_is_damaged_in_the_failed_mail_is_listed_and_not_reported_again() {
     let place = Queue::new();

@@ -163,6 +163,34 @@ async fn a_settlement_that_lost_its_claim_is_not_repeated() {
     run(store, mailer).await;
 }
 
+// Proves: I17
+#[tokio::test]
+async fn a_store_that_can_record_nothing_more_ends_the_run_for_somebody_to_start_it_anew() {
+    let mut order = Sequence::new();
+    let mut store = store(&mut order);
+    store.expect_claim().returning(|_| Ok(Claimed::default()));
+    store.expect_is_frozen().returning(|| Ok(false));
+    store.expect_wait_for_work().returning(|_| ());
+    let mut mailer = mailer();
+    mailer.expect_check().returning(|_| Ok(()));
+    mailer.expect_announces().return_const(false);
+    mailer.expect_answer().times(1).returning(|envelope, _| {
+        Ok(DeliveryReport::same(envelope, &Outcome::Deferred(Reply::new(450, "later"))))
+    });
+    store.expect_record().times(1).returning(|_, _| Ok(()));
+    let stopped = |claim, _| {
+        let error = failure(ErrorKind::Io).permanent();
+        Err(Unsettled { claim, error })
+    };
+    store.expect_settle().times(1).returning(stopped);
+    let clock = Arc::new(ManualClock::default());
+    let processor = QueueProcessor::builder(Arc::new(store), Arc::new(mailer), clock);
+    let processor = processor.build().unwrap();
+    let error = processor.run(std::future::pending()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(processor.health().store_trouble.is_some());
+}
+
 #[tokio::test]
 async fn what_the_mailer_cannot_send_is_failed_without_a_record_or_a_call() {
     let mut order = Sequence::new();

@@ -125,6 +125,7 @@ async fn a_slow_message_does_not_stop_the_others() {
     running.join().await.unwrap();
 }
 
+// Proves: B-clock, I13
 #[tokio::test]
 async fn a_clock_that_steps_neither_stops_nor_expires() {
     let bench = Bench::new();

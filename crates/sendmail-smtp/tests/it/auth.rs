@@ -56,6 +56,7 @@ async fn a_refused_token_is_a_refusal_after_the_empty_answer() {
     assert_eq!(sent[2], "");
 }
 
+// Proves: A-auth-clear
 #[tokio::test]
 async fn credentials_wait_for_encryption() {
     let certificates = Certificates::new();
@@ -83,4 +84,23 @@ async fn authentication_is_done_once_a_connection() {
         assert_eq!(relay.send(&["a@y.example"]).await, "accepted");
     }
     assert_eq!(relay.lines().iter().filter(|line| line.starts_with("AUTH")).count(), 1);
+}
+
+/// The three ways to say it, all refused before a connection; and the one way that is allowed.
+// Proves: A-auth-clear
+#[tokio::test]
+async fn credentials_go_over_clear_text_on_loopback_only_and_only_if_that_is_said() {
+    for (url, allowed) in [
+        ("smtp://u:p@127.0.0.1:2525?tls=none", false),
+        ("smtp://u:p@127.0.0.1:2525?tls=none&clear-text-auth=loopback", true),
+        ("smtp://u:p@relay.example.net?tls=none", false),
+        ("smtp://u:p@relay.example.net?tls=none&clear-text-auth=loopback", false),
+        ("smtp://u:p@192.0.2.1?tls=none&clear-text-auth=loopback", false),
+    ] {
+        let mailer = SmtpConfig::from_url(url).and_then(sendmail_smtp::SmtpMailer::new);
+        assert_eq!(mailer.is_ok(), allowed, "{url}");
+        if let Err(error) = mailer {
+            assert!(error.to_string().contains("clear text"), "{error}");
+        }
+    }
 }

@@ -26,6 +26,7 @@ async fn plain_mail_asks_for_nothing() {
     assert_eq!(relay.only_message().mail, "MAIL FROM:<from@x.example> SIZE=37");
 }
 
+// Proves: B-8bit
 #[tokio::test]
 async fn an_8bit_body_needs_8bitmime() {
     let raw = b"Message-ID: <a@b>\nDate: d\n\n\xe9\xff\n";
@@ -39,6 +40,7 @@ async fn an_8bit_body_needs_8bitmime() {
     assert!(refusal.starts_with("554 5.6.3 ") && refusal.contains("8BITMIME"), "{refusal}");
 }
 
+// Proves: B-8bit, B-long-lines
 #[tokio::test]
 async fn an_8bit_header_needs_smtputf8() {
     let script = Script::new().without("SMTPUTF8");
@@ -46,6 +48,7 @@ async fn an_8bit_header_needs_smtputf8() {
     assert!(refusal.starts_with("554 5.6.7 ") && refusal.contains("SMTPUTF8"), "{refusal}");
 }
 
+// Proves: B-utf8-local
 #[tokio::test]
 async fn a_local_part_beyond_ascii_fails_alone() {
     let relay = Relay::start(Script::new().without("SMTPUTF8")).await;
@@ -59,6 +62,7 @@ async fn a_local_part_beyond_ascii_fails_alone() {
     assert_eq!(received.recipients, recipients);
 }
 
+// Proves: B-utf8-local
 #[tokio::test]
 async fn a_domain_beyond_ascii_goes_as_a_labels() {
     for script in [Script::new(), Script::new().without("SMTPUTF8")] {
@@ -73,6 +77,7 @@ async fn a_domain_beyond_ascii_goes_as_a_labels() {
     }
 }
 
+// Proves: B-lengths
 #[tokio::test]
 async fn a_message_over_the_relays_size_is_refused_with_both_numbers() {
     let script = Script::new().without("SIZE").with("SIZE 30");

@@ -7,6 +7,7 @@ use sendmail_testkit::smtp::{At, Do, Script};
 
 use crate::support::{Relay, SHORT, message};
 
+// Proves: A-endless, S-dot-silence
 #[tokio::test]
 async fn the_whole_message_has_a_deadline_of_its_own() {
     // Each step has minutes, all of them together do not.
@@ -24,6 +25,7 @@ async fn the_whole_message_has_a_deadline_of_its_own() {
     }
 }
 
+// Proves: A-endless, S-data-silence
 #[tokio::test]
 async fn a_relay_that_stops_reading_the_body_is_left() {
     // It says 354 and then waits for nothing: the body fills the buffers of both ends.

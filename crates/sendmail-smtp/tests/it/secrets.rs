@@ -40,6 +40,7 @@ fn check(seen: &str) {
     }
 }
 
+// Proves: A-secrets, I16
 #[tokio::test]
 async fn neither_password_nor_user_is_ever_told() {
     let mut seen = String::new();
@@ -78,6 +79,7 @@ async fn neither_password_nor_user_is_ever_told() {
     check(&seen);
 }
 
+// Proves: A-secrets, I16
 #[test]
 fn a_url_that_is_refused_is_not_repeated() {
     let mut seen = String::new();

@@ -74,6 +74,15 @@ impl Relay {
         self.send_message(recipients, &message("Subject: s\n\nHello.\n")).await
     }
 
+    /// Sends a small message by another mailer.
+    pub(crate) async fn send_by(&self, mailer: &SmtpMailer, recipients: &[&str]) -> String {
+        let message = message("Subject: s\n\nHello.\n");
+        match mailer.send(&envelope(recipients), &message, &self.handover).await {
+            Ok(report) => words(&report),
+            Err(error) => error_words(&error),
+        }
+    }
+
     pub(crate) async fn send_message(&self, recipients: &[&str], message: &Message) -> String {
         match self.try_send(&envelope(recipients), message).await {
             Ok(report) => words(&report),

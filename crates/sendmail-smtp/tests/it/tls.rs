@@ -1,5 +1,7 @@
 //! TLS: what protects, what is refused, and what is told.
 
+use std::time::Duration;
+
 use sendmail_smtp::{SmtpConfig, TlsMode};
 use sendmail_testkit::smtp::{At, Certificates, Do, Script, ServerTls};
 
@@ -59,28 +61,77 @@ async fn bad_certificate(certificates: &Certificates, tls: ServerTls) {
     }
 }
 
+// Proves: A-certificate
 #[tokio::test]
 async fn a_certificate_for_another_name_is_refused() {
     let certificates = Certificates::new();
     bad_certificate(&certificates, certificates.wrong_name()).await;
 }
 
+// Proves: A-certificate
 #[tokio::test]
 async fn an_expired_certificate_is_refused() {
     let certificates = Certificates::new();
     bad_certificate(&certificates, certificates.expired()).await;
 }
 
+// Proves: A-certificate
 #[tokio::test]
 async fn a_self_signed_certificate_is_refused() {
     bad_certificate(&Certificates::new(), Certificates::self_signed()).await;
 }
 
+// Proves: A-certificate
 #[tokio::test]
 async fn a_certificate_of_an_unknown_issuer_is_refused() {
     bad_certificate(&Certificates::new(), Certificates::unknown_issuer()).await;
 }
 
+// Proves: A-certificate
+#[tokio::test]
+async fn every_bad_certificate_and_every_hostile_chain_is_refused_in_time() {
+    let certificates = Certificates::new();
+    for (what, tls) in certificates.bad() {
+        let begin = std::time::Instant::now();
+        let script = Script::new().starttls(tls);
+        let config = |config| trusting(&certificates)(config).with_tls(TlsMode::Required);
+        let relay = Relay::configured(script, config).await;
+        assert_eq!(relay.send(&["a@y.example"]).await, "error: TLS failed", "{what}");
+        relay.server.wait_for_ended(1).await;
+        assert_eq!(relay.server.sessions()[0].verbs(), ["EHLO", "STARTTLS"], "{what}");
+        assert!(begin.elapsed() < Duration::from_secs(30), "{what} keeps the sender busy");
+    }
+}
+
+/// Without this the refusals above might be for any reason.
+#[tokio::test]
+async fn a_certificate_of_an_authority_below_the_trusted_one_is_accepted() {
+    let certificates = Certificates::new();
+    let script = Script::new().starttls(certificates.valid_below());
+    let relay = Relay::at(script, "?tls=required", trusting(&certificates)).await;
+    assert_eq!(relay.send(&["a@y.example"]).await, "accepted");
+}
+
+/// An authority with a key of 1024 bits, and a signature by SHA-1. Made with openssl for a hundred years.
+// Proves: A-certificate
+#[tokio::test]
+async fn a_certificate_that_could_be_forged_is_refused() {
+    let root = include_bytes!("weak/root.pem");
+    for (chain, expected) in [
+        (include_str!("weak/good.pem"), "accepted"),
+        (include_str!("weak/rsa-1024.pem"), "error: TLS failed"),
+        (include_str!("weak/sha1.pem"), "error: TLS failed"),
+    ] {
+        let tls = ServerTls::from_pem(chain, include_str!("weak/key.pem"));
+        let relay = Relay::at(Script::new().starttls(tls), "?tls=required", |config| {
+            config.with_root_certificates_pem(root).unwrap()
+        })
+        .await;
+        assert_eq!(relay.send(&["a@y.example"]).await, expected);
+    }
+}
+
+// Proves: A-stripped, A-auth-clear
 #[tokio::test]
 async fn starttls_that_is_stripped_is_refused_and_nothing_is_sent() {
     let certificates = Certificates::new();
@@ -91,6 +142,7 @@ async fn starttls_that_is_stripped_is_refused_and_nothing_is_sent() {
     assert_eq!(relay.server.sessions()[0].verbs(), ["EHLO"], "neither AUTH nor MAIL");
 }
 
+// Proves: A-early-reply
 #[tokio::test]
 async fn clear_text_behind_the_220_is_refused_and_never_an_answer() {
     let certificates = Certificates::new();
@@ -111,6 +163,7 @@ async fn clear_text_behind_the_220_is_refused_and_never_an_answer() {
     }
 }
 
+// Proves: A-stripped
 #[tokio::test]
 async fn what_was_offered_in_clear_text_is_forgotten_after_the_handshake() {
     let certificates = Certificates::new();
@@ -153,6 +206,7 @@ async fn a_relay_that_speaks_no_tls_where_tls_was_expected_is_told_as_tls() {
     assert_eq!(relay.send(&["a@y.example"]).await, "error: TLS failed");
 }
 
+// Proves: I11, S-connect-garbage, S-connect-silence
 #[tokio::test]
 async fn a_handshake_that_fails_or_never_ends_is_the_relays_trouble() {
     let certificates = Certificates::new();
@@ -174,5 +228,26 @@ async fn a_handshake_that_fails_or_never_ends_is_the_relays_trouble() {
         .await;
         assert_eq!(relay.send(&["a@y.example"]).await, expected, "{fault:?}");
         assert_eq!(relay.server.submitted(), []);
+    }
+}
+
+/// One who sits on the way answers in clear text, as if STARTTLS had failed or were over.
+// Proves: A-stripped, A-early-reply
+#[tokio::test]
+async fn whoever_answers_starttls_with_anything_but_tls_gets_no_message() {
+    let certificates = Certificates::new();
+    for answer in ["220 go", "250 ok", "354 go", "454 4.7.0 not now", "502 5.5.1 what", "530 no"] {
+        // No handshake follows: the server goes on in clear text.
+        let script = Script::new().with("STARTTLS").on(At::StartTls, Do::reply(answer));
+        for mode in [TlsMode::Required, TlsMode::Opportunistic] {
+            let config = |config| trusting(&certificates)(config).with_tls(mode);
+            let relay = Relay::configured(script.clone(), config).await;
+            let told = relay.send(&["a@y.example"]).await;
+            assert!(told.starts_with("error"), "{answer}, {mode:?}: {told}");
+            assert_eq!(relay.handovers(), 0);
+            relay.server.wait_for_ended(1).await;
+            let verbs = relay.server.sessions()[0].verbs();
+            assert!(!verbs.contains(&"MAIL".to_owned()), "{answer}, {mode:?}: {verbs:?}");
+        }
     }
 }

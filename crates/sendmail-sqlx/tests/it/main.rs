@@ -7,6 +7,7 @@ mod attach;
 mod decision;
 mod dropped;
 mod events;
+mod in_doubt;
 mod migrate;
 mod refused;
 mod savepoint;

@@ -18,6 +18,7 @@
 //! conditions ([`ScriptedServer::wait_for_messages`]) and never for time.
 
 mod body;
+mod hostile;
 mod record;
 mod script;
 mod session;
@@ -33,6 +34,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
+pub use hostile::{Effect, Mode, Phase};
 pub use record::{Command, Received, Session};
 pub use script::{At, Do, Gate, Script};
 #[cfg(feature = "tls")]
@@ -48,9 +50,12 @@ struct Log {
     transactions: usize,
 }
 
+/// Which script a session follows, by its number, counted from 1.
+type Choose = Box<dyn FnMut(usize) -> Script + Send>;
+
 /// What the sessions share with the test.
 pub(crate) struct Shared {
-    script: Mutex<Script>,
+    script: Mutex<Choose>,
     log: Mutex<Log>,
     changed: Notify,
 }
@@ -60,7 +65,7 @@ impl Shared {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn script(&self) -> MutexGuard<'_, Script> {
+    fn script(&self) -> MutexGuard<'_, Choose> {
         self.script.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -89,10 +94,25 @@ impl ScriptedServer {
     ///
     /// Cancel safe.
     pub async fn start(script: Script) -> io::Result<Self> {
+        Self::start_each(move |_| script.clone()).await
+    }
+
+    /// Starts a server that asks for the script of each session, by its number, counted from 1.
+    ///
+    /// # Errors
+    ///
+    /// No port could be had.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn start_each(
+        choose: impl FnMut(usize) -> Script + Send + 'static,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            script: Mutex::new(script),
+            script: Mutex::new(Box::new(choose)),
             log: Mutex::default(),
             changed: Notify::new(),
         });
@@ -114,7 +134,7 @@ impl ScriptedServer {
 
     /// Follows another script in the sessions that begin from now on.
     pub fn set_script(&self, script: Script) {
-        *self.shared.script() = script;
+        *self.shared.script() = Box::new(move |_| script.clone());
     }
 
     /// The messages that were accepted, in the order of their final dots.
@@ -226,11 +246,13 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             log.sessions.push(Session::default());
             log.sessions.len()
         });
-        let script = shared.script().clone();
+        let script = (shared.script())(number);
         let shared = shared.clone();
         sessions.spawn(async move {
             // How a session ends is for its client to judge.
-            drop(session::run(tcp, script, number, &shared).await);
+            let longest = script.longest.unwrap_or(Duration::MAX);
+            let running = session::run(tcp, script, number, &shared);
+            drop(tokio::time::timeout(longest, running).await);
             shared.update(|log| log.sessions[number - 1].ended = true);
         });
         while sessions.try_join_next().is_some() {}

@@ -19,6 +19,8 @@ pub enum At {
     Helo,
     /// STARTTLS was received. If the reply starts with 220 the handshake follows.
     StartTls,
+    /// A TLS handshake is due, STARTTLS or implicit: in its place, on the bare socket.
+    Handshake,
     /// AUTH was received, or a line that continues it.
     Auth,
     /// MAIL was received.
@@ -57,6 +59,12 @@ pub enum Do {
     Endless(Vec<u8>),
     /// Sends these bytes one at a time, again and again, with a pause before each.
     Drip(Vec<u8>, Duration),
+    /// Sends these bytes, says that nothing more will come, and reads on until the client gives up.
+    HalfClose(Vec<u8>),
+    /// Sends these bytes, then resets the connection.
+    Reset(Vec<u8>),
+    /// Neither reads nor says anything for so long, then goes on.
+    Pause(Duration),
     /// Waits until the test opens the gate, then does the other.
     Wait(Gate, Box<Do>),
     /// Does one after the other; what the first sends is the answer.
@@ -167,6 +175,7 @@ pub struct Script {
     #[cfg(feature = "tls")]
     pub(super) tls: Option<super::ServerTls>,
     pub(super) implicit_tls: bool,
+    pub(super) longest: Option<Duration>,
 }
 
 impl Script {
@@ -182,6 +191,7 @@ impl Script {
             #[cfg(feature = "tls")]
             tls: None,
             implicit_tls: false,
+            longest: None,
         }
     }
 
@@ -232,6 +242,13 @@ impl Script {
         self
     }
 
+    /// Ends a session after so long, whatever it is at: what never ends then does not pile up.
+    #[must_use]
+    pub fn for_at_most(mut self, longest: Duration) -> Self {
+        self.longest = Some(longest);
+        self
+    }
+
     /// Offers STARTTLS, with this certificate.
     #[cfg(feature = "tls")]
     #[must_use]
@@ -258,6 +275,19 @@ impl Script {
     ) -> Self {
         self.rules.push(Rule { at, session, transaction, action });
         self
+    }
+
+    /// Whether some session of it ends in a reset.
+    pub(super) fn resets(&self) -> bool {
+        fn resets(action: &Do) -> bool {
+            match action {
+                Do::Reset(_) => true,
+                Do::Wait(_, then) => resets(then),
+                Do::Sequence(actions) => actions.iter().any(resets),
+                _ => false,
+            }
+        }
+        self.rules.iter().any(|rule| resets(&rule.action))
     }
 
     /// What the first rule that applies to one of these moments says.

@@ -31,6 +31,10 @@ pub(super) async fn run(
     shared: &Shared,
 ) -> io::Result<()> {
     tcp.set_nodelay(true)?;
+    if script.resets() {
+        // Dropping the socket then resets the connection.
+        tcp.set_zero_linger()?;
+    }
     let mut session = Dialogue {
         stream: Box::new(tcp),
         script,
@@ -217,6 +221,12 @@ impl Dialogue<'_> {
 
     #[cfg(feature = "tls")]
     async fn encrypt(&mut self) -> bool {
+        if let Some(action) = self.script.action(&[At::Handshake], self.number, self.transaction) {
+            self.note(|session| session.handshake_failed = true);
+            // Whatever it was, no session is left to go on with.
+            drop(self.perform(action).await);
+            return false;
+        }
         let Some(tls) = self.script.tls.clone() else { return false };
         let stream = std::mem::replace(&mut self.stream, Box::new(tokio::io::empty()));
         let accepted = tls.accept(stream).await;
@@ -345,6 +355,20 @@ impl Dialogue<'_> {
                     self.send(&[*byte]).await?;
                 }
             },
+            Do::HalfClose(bytes) => {
+                self.send(&bytes).await?;
+                self.stream.shutdown().await?;
+                while self.read().await? {}
+                Ok(Next::Over)
+            }
+            Do::Reset(bytes) => {
+                self.send(&bytes).await?;
+                Err(io::ErrorKind::ConnectionReset.into())
+            }
+            Do::Pause(pause) => {
+                tokio::time::sleep(pause).await;
+                Ok(Next::Answered(0))
+            }
             // The other two are taken apart by the caller.
             Do::Close | Do::Wait(..) | Do::Sequence(_) => Ok(Next::Over),
         }
@@ -364,7 +388,9 @@ fn going_on(next: &Next) -> Option<()> {
 /// Whether the action answers with a 2yz in the end.
 fn says_yes(action: &Do) -> bool {
     match action {
-        Do::Send(bytes) | Do::SendAndClose(bytes) => bytes.first() == Some(&b'2'),
+        Do::Send(bytes) | Do::SendAndClose(bytes) | Do::HalfClose(bytes) | Do::Reset(bytes) => {
+            bytes.first() == Some(&b'2')
+        }
         Do::Wait(_, then) => says_yes(then),
         Do::Sequence(actions) => actions.first().is_some_and(says_yes),
         _ => false,

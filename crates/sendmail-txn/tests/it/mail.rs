@@ -246,6 +246,7 @@ async fn two_queues_of_one_name_are_not_mixed_up() {
     assert!(error.to_string().contains("resource id"), "{error}");
 }
 
+// Proves: A-flood, B-lengths
 #[tokio::test]
 async fn limits_are_told_with_both_numbers_and_nothing_joins() {
     let world = World::default();

@@ -94,6 +94,7 @@ async fn what_is_rolled_back_is_not() {
     assert_eq!(scene.store.undecided().await.unwrap(), []);
 }
 
+// Proves: A-flood
 #[tokio::test]
 async fn a_queue_that_is_full_votes_against_and_takes_mail_later() {
     let scene = Scene::new();

@@ -1,7 +1,7 @@
 //! Kills producers and processors at random moments and compares the ledgers: what was committed, what
 //! the relay received, what is queued, what the events say.
 //!
-//! A failure prints the seed and keeps the queue.
+//! A failure prints the seed and keeps the queue. The long run does the same in rounds, and remembers each.
 
 #![expect(clippy::print_stdout, reason = "this program talks to the person who started it")]
 
@@ -12,8 +12,11 @@ use std::time::Instant;
 use clap::{Parser, Subcommand};
 use sendmail_core::{EntryState, Filter, QueueAdmin as _};
 use sendmail_maildir::{MaildirOptions, MaildirStore};
+use sendmail_tests::long::record::Run;
+use sendmail_tests::long::state::State;
+use sendmail_tests::long::sum::Sum;
 use sendmail_tests::race::Owner;
-use sendmail_tests::{Result, claimer, crash, producer, race};
+use sendmail_tests::{Result, claimer, crash, long, producer, race};
 
 /// How many messages several processes race for.
 const RACE_MESSAGES: usize = 20_000;
@@ -24,9 +27,22 @@ const RACE_MESSAGES: usize = 20_000;
 struct Arguments {
     #[command(subcommand)]
     role: Option<Role>,
-    /// The long run: 10,000 kills, 200,000 mails
+    /// The long run: 10,000 kills, 200,000 mails and 20 races in rounds; goes on where it stopped
     #[arg(long)]
     long: bool,
+    /// Only adds up what the long runs so far came to
+    #[arg(long, conflicts_with = "long")]
+    report: bool,
+    /// In how many rounds the long run kills [default: 50]
+    #[arg(long, value_name = "N", requires = "long")]
+    rounds: Option<u64>,
+    /// How many takeover races end the long run [default: 20; none with a database]
+    #[arg(long, value_name = "N", requires = "long")]
+    races: Option<u64>,
+    /// Where the rounds of long runs are written down [default: long-DATABASE.jsonl in
+    /// target/crash-test]
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
     /// How many processes are killed [default: 200]
     #[arg(long, value_name = "N")]
     kills: Option<u64>,
@@ -98,16 +114,54 @@ async fn act(arguments: &Arguments) -> ExitCode {
 }
 
 async fn test(arguments: &Arguments) -> Result<bool> {
+    if arguments.long {
+        return long_run(arguments).await;
+    }
+    if arguments.report {
+        let sum = Sum::of(&State::read(&state_file(arguments)?)?);
+        println!("{sum}");
+        return Ok(sum.is_clean());
+    }
     let fought = fight(arguments).await?;
     // The races are about the queue alone.
-    Ok(fought && (arguments.database.is_some() || race(arguments.long).await?))
+    Ok(fought && (arguments.database.is_some() || race().await?))
+}
+
+/// Goes on with the long run, or begins one, and adds up all there were.
+async fn long_run(arguments: &Arguments) -> Result<bool> {
+    let races = if arguments.database.is_some() { 0 } else { 20 };
+    let run = Run {
+        seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)),
+        database: arguments.database,
+        rounds: arguments.rounds.unwrap_or(50),
+        kills: arguments.kills.unwrap_or(10_000),
+        mails: arguments.mails.unwrap_or(200_000),
+        races: arguments.races.unwrap_or(races),
+        race_messages: RACE_MESSAGES,
+    };
+    let file = state_file(arguments)?;
+    println!("each round is written down in {}", file.display());
+    let options = long::Options { run, file, program: std::env::current_exe()? };
+    let sum = long::run(&options, |text| println!("{text}")).await?;
+    println!("{sum}");
+    Ok(sum.is_clean())
+}
+
+/// Beside the profiles' folders, one file for each database.
+fn state_file(arguments: &Arguments) -> Result<PathBuf> {
+    if let Some(file) = &arguments.state {
+        return Ok(file.clone());
+    }
+    let program = std::env::current_exe()?;
+    let target = program.ancestors().nth(2).ok_or("this program has no folder")?;
+    let name = arguments.database.map_or("mail", long::record::word);
+    Ok(target.join("crash-test").join(format!("long-{name}.jsonl")))
 }
 
 /// Several processes race for the messages of one that dies, of one that is stopped, and of nobody.
-async fn race(long: bool) -> Result<bool> {
-    let takeovers = if long { 20 } else { 1 };
-    let mut races = vec![(Owner::Killed, RACE_MESSAGES); takeovers];
-    races.extend([(Owner::Stopped, RACE_MESSAGES / 5), (Owner::None, RACE_MESSAGES / 5)]);
+async fn race() -> Result<bool> {
+    let few = RACE_MESSAGES / 5;
+    let races = [(Owner::Killed, RACE_MESSAGES), (Owner::Stopped, few), (Owner::None, few)];
     for (owner, messages) in races {
         let folder = tempfile::Builder::new().prefix("crash-test-").tempdir()?;
         let begin = Instant::now();
@@ -124,11 +178,10 @@ async fn race(long: bool) -> Result<bool> {
 }
 
 async fn fight(arguments: &Arguments) -> Result<bool> {
-    let (kills, mails) = if arguments.long { (10_000, 200_000) } else { (200, 5000) };
     let folder = tempfile::Builder::new().prefix("crash-test-").tempdir()?;
     let options = crash::Options {
-        kills: arguments.kills.unwrap_or(kills),
-        mails: arguments.mails.unwrap_or(mails),
+        kills: arguments.kills.unwrap_or(200),
+        mails: arguments.mails.unwrap_or(5000),
         database: arguments.database,
         seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)),
         program: std::env::current_exe()?,

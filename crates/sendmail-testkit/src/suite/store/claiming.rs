@@ -225,6 +225,7 @@ pub async fn a_damaged_entry_is_set_aside_and_others_go_on<H: QueueHarness>(h: &
 }
 
 /// Catches a store whose older version buries what a newer one wrote.
+// Proves: B-unknown-format
 pub async fn a_newer_format_is_put_back_untouched<H: QueueHarness>(h: &H) {
     let store = h.open().await;
     let new = queue(h, &store, &["a@example.net"]).await;

@@ -142,6 +142,7 @@ pub async fn retry_not_earlier<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a store in which a clock that was wrong for a moment holds mail back for years.
+// Proves: B-clock, I13
 pub async fn clamped_when_the_clock_jumps_back<H: QueueHarness>(h: &H) {
     let store = h.open().await;
     let right = h.clock().now();
