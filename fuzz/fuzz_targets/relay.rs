@@ -53,7 +53,7 @@ async fn converse(said: &[u8]) {
     let envelope = Envelope::parse("a@b", ["c@d", "e@f", "g@h"]).expect("an envelope");
     let message = Message::from_raw(BODY, Timestamp::EPOCH, "x").expect("a message");
     let config = SmtpConfig::new("127.0.0.1", port).expect("a relay");
-    let config = config.with_timeouts(Timeouts::all(Duration::from_secs(5)));
+    let config = config.with_timeouts(Timeouts::all(Duration::from_millis(100)));
     let mailer = SmtpMailer::new(config.with_max_idle(Duration::ZERO)).expect("a mailer");
     let recorded = Recorded::default();
     let report = mailer.send(&envelope, &message, &recorded).await;
