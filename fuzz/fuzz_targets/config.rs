@@ -1,22 +1,44 @@
 //! The configuration file: no panic, and no error that repeats a password.
 #![no_main]
-#![allow(dead_code, reason = "the modules are the program's own, of which only the reader is used")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "the modules are the program's own, of which only the reader is used"
+)]
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../crates/sendmail-cli/src/config.rs"]
-mod config;
-#[path = "../../crates/sendmail-cli/src/exit.rs"]
-mod exit;
-#[path = "../../crates/sendmail-cli/src/units.rs"]
-mod units;
+// As they lie in the program, so that each finds its own.
+#[path = "../../crates/sendmail-cli/src"]
+mod program {
+    pub(crate) mod config;
+    pub(crate) mod exit;
+    pub(crate) mod units;
+}
+use program::{config, exit, units};
 
 const PASSWORD: &str = "hunter2-hunter2";
 
 fuzz_target!(|text: &str| {
     let _ = config::Config::parse(text);
     let with_password = format!("[relay]\nuser = \"u\"\npassword = \"{PASSWORD}\"\n{text}");
-    if let Err(error) = config::Config::parse(&with_password) {
-        assert!(text.contains(PASSWORD) || !error.contains(PASSWORD), "{error}");
+    told_nothing(text, config::Config::parse(&with_password));
+    let quoted = text.replace(['"', '\\', '\n', '\r'], "");
+    let database = format!("[databases.a]\nurl = \"postgres://u:{PASSWORD}@{quoted}\"\n");
+    told_nothing(&quoted, config::Config::parse(&database));
+    let shown = config::mask_url(&format!("smtp://u:{PASSWORD}@{quoted}"));
+    assert!(quoted.contains(PASSWORD) || !shown.contains(PASSWORD), "{shown}");
+    if let Ok(duration) = units::parse_duration(text) {
+        let _ = units::show_duration(duration);
+        assert_eq!(units::parse_duration(&format!("{}ms", duration.as_millis())), Ok(duration));
+    }
+    if let Ok(size) = units::parse_size(text) {
+        assert_eq!(units::parse_size(&size.to_string()), Ok(size));
     }
 });
+
+/// Neither an error nor the debugging output of what was read repeats the password.
+fn told_nothing(text: &str, read: Result<config::Config, String>) {
+    let told = read.map_or_else(|error| error, |config| format!("{config:?}"));
+    assert!(text.contains(PASSWORD) || !told.contains(PASSWORD), "{told}");
+}

@@ -25,6 +25,7 @@ mod commands;
 mod config;
 mod databases;
 mod exit;
+mod header;
 mod in_doubt;
 mod log;
 mod output;

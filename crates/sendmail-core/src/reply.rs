@@ -1,4 +1,6 @@
 //! What a relay answered: a reply code, an enhanced status and a text.
+// Its numbers come from outside.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::fmt;
 use std::str::FromStr;

@@ -28,7 +28,7 @@ pub(crate) struct Located<'a> {
     dir: Handle<'a>,
     file: Vec<u8>,
     name: MessageName,
-    state: EntryState,
+    pub(crate) state: EntryState,
 }
 
 impl Queue {
@@ -170,7 +170,17 @@ impl Queue {
     }
 
     /// Where a message of the queue is. Looks first where most are, then through all names.
+    ///
+    /// One that moves from where is still to be looked to where was looked already is missed. So what is
+    /// not found is looked for once more: to be missed again it would have to move again just so.
     pub(crate) fn locate(&self, id: QueueId) -> io::Result<Option<Located<'_>>> {
+        match self.locate_once(id)? {
+            None => self.locate_once(id),
+            found => Ok(found),
+        }
+    }
+
+    fn locate_once(&self, id: QueueId) -> io::Result<Option<Located<'_>>> {
         let likely = MessageName::new(id);
         let file = likely.encode();
         if self.layout.new.exists(&file)? {

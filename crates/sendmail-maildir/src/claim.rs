@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use sendmail_core::{
     Claim, ClaimToken, Claimed, Error, Loaded, MailEvent, MailEventKind, QueueId, Result,
@@ -22,6 +21,7 @@ use crate::name::MessageName;
 use crate::queue::{Place, Queue, lock};
 use crate::reading::{Content, Misfit, stays};
 use crate::scan::Found;
+use crate::sync::atomic::Ordering;
 
 /// Messages up to this size are kept in memory between claim and load, in bytes.
 const KEEP_LOADED: usize = 64 << 10;
@@ -35,6 +35,7 @@ impl Queue {
         }
         // What one dead worker left keeps nobody from what the others have; it was noted.
         let _ = self.take_over_from_the_dead();
+        let _turn = lock(&self.claiming);
         let mut batch = Batch::default();
         let gathered = self.gather(&mut batch, max);
         if batch.held.is_empty() {

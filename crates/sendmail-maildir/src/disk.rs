@@ -459,6 +459,7 @@ use crate::power::probe::{fault, fault_of};
 #[expect(clippy::unnecessary_wraps, reason = "it fails in tests")]
 #[inline(always)]
 fn fault(_operation: Op) -> io::Result<()> {
+    crate::sync::point();
     Ok(())
 }
 

@@ -84,9 +84,12 @@ mod power;
 mod queue;
 mod reading;
 mod scan;
+#[cfg(shuttle)]
+pub mod schedules;
 mod settle;
 mod store;
 mod sweep;
+mod sync;
 mod takeover;
 mod undecided;
 mod wake;

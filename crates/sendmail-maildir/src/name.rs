@@ -1,4 +1,6 @@
 //! The names of queue files: what must be known of a message without opening it.
+// Its numbers come from outside.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use sendmail_core::{QueueId, Timestamp};
 use uuid::Uuid;

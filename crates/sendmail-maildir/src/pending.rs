@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use std::collections::hash_map::{Entry, HashMap};
 use std::io;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
 use sendmail_core::{
     DeliveryOptions, Discard, Error, ErrorKind, MailEvent, MailEventKind, NewMessage, QueueId,
@@ -20,6 +19,7 @@ use crate::format::{self, Head};
 use crate::manifest::fence_name;
 use crate::name::MessageName;
 use crate::queue::{Handle, Place, Queue, gone, lock, uncertain};
+use crate::sync::atomic::Ordering;
 use crate::undecided::Found;
 
 /// What this process wrote and did not publish yet.

@@ -4,8 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::ops::Deref;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use sendmail_core::{
     DeliveryOptions, Error, ErrorKind, MailEvent, Priority, QueueId, ResourceId, Result, Timestamp,
@@ -24,6 +23,8 @@ use crate::options::MaildirOptions;
 use crate::owner::{self, Owner};
 use crate::pending::Written;
 use crate::scan::Scan;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::takeover::Conclusion;
 use crate::wake::Wake;
 
@@ -43,6 +44,8 @@ pub(crate) struct Queue {
     pub(crate) doubtful: Mutex<HashSet<QueueId>>,
     /// What this process proposed to decide, and what it decided and was not told to forget.
     pub(crate) proposals: Mutex<HashMap<TransactionId, Proposal>>,
+    /// Held while this process claims: what is renamed and not yet among `claims` looks like a stray.
+    pub(crate) claiming: Mutex<()>,
     /// What this process has claimed.
     pub(crate) claims: Mutex<HashMap<QueueId, Held>>,
     /// What was concluded of dead workers' files, told, and could not be carried out yet.
@@ -175,6 +178,7 @@ impl Queue {
             resources: Mutex::default(),
             doubtful: Mutex::default(),
             proposals: Mutex::default(),
+            claiming: Mutex::default(),
             claims: Mutex::default(),
             concluded: Mutex::default(),
             scan: Mutex::default(),

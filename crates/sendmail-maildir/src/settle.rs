@@ -58,23 +58,28 @@ impl Queue {
     fn release_claim(&self, worker: &Worker, claim: &Claim) -> Result<Vec<MailEvent>, Error> {
         let operation = "release the message";
         let trouble = |error| Error::io(operation, error);
-        let Settled { effect, events, honoured } = match self.settled_before(claim)? {
+        let Settled { effect, mut events, honoured } = match self.settled_before(claim)? {
             Some(settled) => settled,
             None => self.plan_release(claim).map_err(trouble)?,
         };
         let held = lock(&self.claims).get(&claim.id).map(|held| (held.name, held.options.clone()));
         let Some((name, options)) = held else { return Err(crate::held::lost(operation, claim)) };
-        let (file, back) = (name.encode(), MessageName { told: true, ..name }.encode());
+        let (file, back) = (name.encode(), MessageName { told: true, ..name });
+        let mut moved = None;
         if effect.stay.is_empty() {
             gone(worker.dir.unlink(&file)).map_err(trouble)?;
         } else {
             let place = if effect.hold { Place::Held } else { Place::lane(&options) };
-            let put = || self.move_to(&worker.dir, &file, &place, &back).map(drop);
-            self.with_reserve(put).map_err(trouble)?;
+            let put = || self.move_to(&worker.dir, &file, &place, &back.encode());
+            moved = self.with_reserve(put).map_err(trouble)?;
         }
         self.log(&events).map_err(trouble)?;
         self.clear_wish(claim.id, honoured);
         self.drop_claim(worker, claim.id, Record::Released(claim.id));
+        if let Some(dir) = moved {
+            let moved = Moved { dir, name: back, options };
+            events.extend(self.honour_late_wish(claim.id, &moved));
+        }
         self.wake.signal();
         Ok(events)
     }

@@ -4,7 +4,6 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::fs::FileType;
@@ -18,6 +17,7 @@ use crate::name::{MessageName, parse_owner};
 use crate::owner::{self, Takeover};
 use crate::queue::{Queue, gone, lock};
 use crate::scan::{due_folders, lanes};
+use crate::sync::atomic::Ordering;
 use crate::undecided::read_head;
 
 /// How old a left-over must be that has no owner, before it is removed.

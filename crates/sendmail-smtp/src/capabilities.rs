@@ -1,4 +1,6 @@
 //! What a relay offers in its answer to EHLO.
+// Its numbers come from outside.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use crate::config::Mechanism;
 use crate::reply::WireReply;

@@ -146,7 +146,7 @@ impl AsyncWrite for LettreEnd {
 
 /// A reply on one line, in lettre's grammar: its parser takes second digits up to 5 only, wants a text
 /// after the code, and panics at a line of EHLO that is one space.
-fn shown_to_lettre(reply: &WireReply) -> Vec<u8> {
+pub(crate) fn shown_to_lettre(reply: &WireReply) -> Vec<u8> {
     let (class, second, third) = (reply.code() / 100, reply.code() / 10 % 10, reply.code() % 10);
     let text = reply.lines().first().map_or("", |line| line.trim());
     let text = if text.is_empty() { "-" } else { text };

@@ -58,6 +58,8 @@ mod capabilities;
 mod classify;
 mod config;
 mod connection;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod guard;
 mod mailer;
 mod opening;

@@ -125,6 +125,8 @@ mod engine;
 mod error;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod events;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod marker;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod migrate;

@@ -22,6 +22,8 @@ struct Arrow {
 const CORE: &str = "sendmail-core";
 const CLOCK: &str = "sendmail-clock";
 const TESTKIT: &str = "sendmail-testkit";
+/// The sources of a layer, for a schedule explorer.
+const SCHEDULES: &str = "sendmail-schedules";
 
 /// Each is written against the core's traits, and knows nothing of the others.
 const LAYERS: [&str; 6] = [
@@ -84,7 +86,7 @@ fn allowed(from: &str, arrow: &Arrow) -> Option<bool> {
     match from {
         CORE | "xtask" => Some(false),
         CLOCK => Some(to == CORE),
-        TESTKIT => Some(base),
+        TESTKIT | SCHEDULES => Some(base),
         _ if COMPOSERS.contains(&from) => Some(true),
         _ if LAYERS.contains(&from) => Some(base || (to == TESTKIT && arrow.dev)),
         _ => None,

@@ -3,13 +3,13 @@
 use std::io::Read as _;
 use std::sync::Arc;
 
-use mail_parser::{Address, MessageParser};
 use sendmail_core::{AmbiguousPolicy, Envelope, MailDelivery as _, Message, Priority, QueueStore};
 use sendmail_txn::{QueuedDelivery, TransactionManager};
 use serde_json::json;
 
 use crate::args::{Ambiguous, Priority as PriorityArg, Send};
 use crate::exit::{Code, DATA, Failure, OK, Result, USAGE};
+use crate::header;
 use crate::output::Output;
 use crate::setup::{Setup, host_name};
 
@@ -18,7 +18,7 @@ pub(crate) async fn send(setup: &Setup, output: Output, send: Send) -> Result<Co
     let now = Setup::now();
     let mut recipients = send.recipients.clone();
     if send.read_recipients {
-        recipients.extend(recipients_in_header(&raw));
+        recipients.extend(header::recipients(&raw));
     }
     if recipients.is_empty() {
         let hint = if send.read_recipients {
@@ -69,41 +69,8 @@ fn read_message() -> Result<Vec<u8>> {
     Ok(raw)
 }
 
-/// The addresses in To, Cc and Bcc, in that order.
-fn recipients_in_header(raw: &[u8]) -> Vec<String> {
-    let parsed = MessageParser::default().parse_headers(raw);
-    let Some(parsed) = parsed else { return Vec::new() };
-    let lists = [parsed.to(), parsed.cc(), parsed.bcc()];
-    let text = |address: &mail_parser::Addr<'_>| {
-        // A name without an address is shown to the envelope, which says what is wrong with it.
-        address.address.as_deref().or(address.name.as_deref()).map(str::to_owned)
-    };
-    lists
-        .into_iter()
-        .flatten()
-        .flat_map(|list| match list {
-            Address::List(list) => list.iter().filter_map(text).collect::<Vec<_>>(),
-            Address::Group(groups) => {
-                groups.iter().flat_map(|group| &group.addresses).filter_map(text).collect()
-            }
-        })
-        .collect()
-}
-
 /// Who calls, at this host.
 fn default_sender() -> String {
     let user = ["LOGNAME", "USER"].iter().find_map(|name| std::env::var(name).ok());
     format!("{}@{}", user.unwrap_or_else(|| "root".to_owned()), host_name())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn recipients_are_found_in_all_three_fields() {
-        let raw = b"To: \"Doe, J\" <a@x>, b@x\nCc: Friends: c@x;\nBcc: d@x\nSubject: e@x\n\nf@x\n";
-        assert_eq!(recipients_in_header(raw), ["a@x", "b@x", "c@x", "d@x"]);
-        assert!(recipients_in_header(b"").is_empty());
-    }
 }

@@ -1,4 +1,6 @@
 //! Reading the journals of all workers as one event log, by cursor.
+// Its numbers come from outside.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

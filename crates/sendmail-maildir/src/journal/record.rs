@@ -2,6 +2,8 @@
 //!
 //! All numbers are little-endian; a text is its length in 32 bits and its bytes; an option is a byte
 //! 0 or 1 and the value.
+// Its numbers come from outside.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use sendmail_core::{
     EventId, MailEvent, MailEventKind, MessageId, QueueId, Recipient, Reply, Timestamp,

@@ -12,6 +12,8 @@ mod codes;
 mod facts;
 mod fence;
 mod forgotten;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod house;
 mod lease;
 mod speak;
