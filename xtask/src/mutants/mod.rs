@@ -55,8 +55,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
         for part in plan.parts_of(scope).filter(of_package) {
             let mutants = list(part)?;
             let mut record = Record::open(&folder_of(part).join("record.json"))?;
+            let _alone = lock(part)?;
+            // What an interrupted run found out and could not write down.
+            record.take_up(&folder_of(part).join("mutants.out"))?;
             if !arguments.report {
-                let _alone = lock(part)?;
                 if arguments.fresh {
                     record.forget(&mutants);
                 }
@@ -99,8 +101,6 @@ fn list(part: &Part) -> Result<Vec<Mutant>> {
 /// Tests what is not known of `mutants`: by the first step's tests, and what these miss by the next's.
 fn test(part: &Part, mutants: &[Mutant], record: &mut Record) -> Result {
     let folder = folder_of(part);
-    // What an interrupted run found out and could not write down.
-    record.take_up(&folder.join("mutants.out"))?;
     let tree = folder.join("tree");
     copy::workspace(&tree)?;
     part.files().try_for_each(|file| copy::touch(&tree.join(file)))?;
