@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sendmail_clock::SystemClock;
-use sendmail_core::{Clock, Envelope, MailDelivery as _, Message, QueueStore};
+use sendmail_core::{Clock, DeliveryOptions, Envelope, MailDelivery as _, Message, QueueStore};
 use sendmail_maildir::{MaildirOptions, MaildirStore};
 use sendmail_txn::{QueuedDelivery, TransactionManager};
 
@@ -17,7 +17,22 @@ use crate::plan::Mail;
 ///
 /// One of them could not be queued.
 pub async fn fill(queue: &Path, count: usize, length: usize, at_once: usize) -> Result<()> {
-    commit(queue, &mails(count, length), at_once).await
+    fill_with(queue, count, length, at_once, &DeliveryOptions::default()).await
+}
+
+/// As [`fill`], with these options for each message.
+///
+/// # Errors
+///
+/// As [`fill`].
+pub async fn fill_with(
+    queue: &Path,
+    count: usize,
+    length: usize,
+    at_once: usize,
+    options: &DeliveryOptions,
+) -> Result<()> {
+    commit_with(queue, &mails(count, length), at_once, options).await
 }
 
 /// Commits these mails, `at_once` of them in one transaction.
@@ -26,6 +41,15 @@ pub async fn fill(queue: &Path, count: usize, length: usize, at_once: usize) -> 
 ///
 /// One of them could not be queued.
 pub async fn commit(queue: &Path, mails: &[Mail], at_once: usize) -> Result<()> {
+    commit_with(queue, mails, at_once, &DeliveryOptions::default()).await
+}
+
+async fn commit_with(
+    queue: &Path,
+    mails: &[Mail],
+    at_once: usize,
+    options: &DeliveryOptions,
+) -> Result<()> {
     let store: Arc<dyn QueueStore> =
         Arc::new(MaildirStore::open(queue, MaildirOptions::default()).await?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -35,6 +59,7 @@ pub async fn commit(queue: &Path, mails: &[Mail], at_once: usize) -> Result<()> 
         let mut transaction = manager.begin();
         for mail in mails {
             let envelope = Envelope::parse("shop@example.org", &mail.recipients)?;
+            let envelope = envelope.with_options(options.clone());
             let message = Message::from_raw(&mail.bytes(), SystemClock.now(), "crash.test")?;
             delivery.send(&mut transaction, envelope, message).await?;
         }

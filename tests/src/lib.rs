@@ -7,8 +7,11 @@
 pub mod claimer;
 pub mod crash;
 pub mod fill;
+pub mod hostile;
 pub mod ledger;
 pub mod long;
+pub mod many_files;
+pub mod memory;
 pub mod mounted;
 pub mod orders;
 pub mod plan;

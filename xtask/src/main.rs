@@ -21,6 +21,7 @@ mod ci;
 mod claims;
 mod deny;
 mod fuzz;
+mod hostile;
 mod mutants;
 mod programs;
 mod provision;
@@ -51,6 +52,7 @@ enum Task {
     Prove(claims::Prove),
     Deny(deny::Arguments),
     Fuzz(fuzz::Arguments),
+    Hostile(hostile::Arguments),
     Mutants(mutants::Arguments),
     Bench(programs::Bench),
     CrashTest(programs::CrashTest),
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Task::Prove(arguments) => claims::prove(&arguments),
         Task::Deny(arguments) => deny::run(&arguments).map(drop),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Hostile(arguments) => hostile::run(&arguments),
         Task::Mutants(arguments) => mutants::run(&arguments),
         Task::Bench(arguments) => programs::bench(&arguments),
         Task::CrashTest(arguments) => programs::crash_test(&arguments),

@@ -232,8 +232,8 @@ fn read_text(file: File) -> Result<String, String> {
         return Err(format!("it is longer than {MAX_LEN} bytes"));
     }
     String::from_utf8(bytes).map_err(|error| {
-        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let before = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+        let line = before.filter(|byte| **byte == b'\n').count() + 1;
         format!("line {line}: it is not UTF-8")
     })
 }

@@ -42,6 +42,10 @@ use crate::args::Arguments;
 use crate::exit::Failure;
 use crate::output::Output;
 
+/// How many calls may wait for the disk at once; the others queue up. Each is a thread, with a stack and
+/// a share of the allocator's memory, so their number bounds what the process takes.
+const MAX_BLOCKING: usize = 24;
+
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -58,7 +62,8 @@ fn main() -> ExitCode {
     };
     let output = Output::new(arguments.json);
     log::start(arguments.log, arguments.json);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match runtime.max_blocking_threads(MAX_BLOCKING).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output.failure(&Failure::system("start the runtime", &error)),
     };

@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_reply_is_not_read() {
-        for line in ["", "25", "2500", "250x", "2x0 y", "+25 x", "199 x", "600 x"] {
+        for line in ["", "25", "0250 x", "2500", "250x", "2x0 y", "+25 x", "199 x", "600 x"] {
             assert_eq!(line.parse::<Reply>(), Err(()), "{line}");
         }
         for (line, class) in [

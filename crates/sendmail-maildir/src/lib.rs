@@ -73,6 +73,8 @@ mod journal;
 mod known;
 mod layout;
 mod manifest;
+#[cfg(test)]
+mod manifest_cases;
 mod name;
 mod options;
 mod owner;

@@ -97,9 +97,7 @@ impl Ledger {
 
     /// Judges a reply that came before the final dot was sent, whose message is not complete.
     pub(crate) fn early(&mut self, reply: &WireReply) -> Step {
-        if matches!(reply.code() / 100, 4 | 5) && reply.code() != 421 {
-            self.decide(|slot| *slot == Slot::Taken, &refused_or_deferred(reply));
-        }
+        self.decide(|slot| *slot == Slot::Taken, &refused_or_deferred(reply));
         self.unexpected(reply)
     }
 
@@ -163,12 +161,14 @@ pub(crate) fn wants_authentication(reply: &WireReply) -> bool {
     matches!(reply.code(), 530 | 534 | 535 | 538)
 }
 
-/// 452 and 552 have several meanings; an enhanced status tells which it is (RFC 3463: X.5.3 is "too
-/// many recipients"). Without one they mean, in reply to RCPT, what RFC 5321 section 4.5.3.1.10 says.
+/// An enhanced status tells what is meant (RFC 3463: X.5.3 is "too many recipients"), whatever the code:
+/// OpenSMTPD says it with a 451. Without one 452 and 552 mean, in reply to RCPT, what RFC 5321 section
+/// 4.5.3.1.10 says.
 fn means_too_many(reply: &WireReply) -> bool {
-    let status = reply.to_reply().status().map(|status| status.to_string());
-    matches!(reply.code(), 452 | 552)
-        && status.is_none_or(|status| matches!(status.as_str(), "4.5.3" | "5.5.3"))
+    match reply.to_reply().status().map(|status| status.to_string()) {
+        Some(status) => matches!(status.as_str(), "4.5.3" | "5.5.3"),
+        None => matches!(reply.code(), 452 | 552),
+    }
 }
 
 fn refused_or_deferred(reply: &WireReply) -> Outcome {
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn too_many_recipients_wait_for_a_further_transaction() {
-        for line in ["452 too many", "552 too many", "452 4.5.3 x", "552 5.5.3 x"] {
+        for line in ["452 too many", "552 too many", "452 4.5.3 x", "552 5.5.3 x", "451 4.5.3 x"] {
             let mut ledger = new(3);
             ledger.begin();
             ledger.rcpt(0, &reply("250"));

@@ -147,13 +147,8 @@ impl ReplyReader {
 /// The bytes cannot become a reply, whatever follows.
 pub fn read_reply(bytes: &[u8]) -> Result<Option<WireReply>, ReplyError> {
     let mut reader = ReplyReader::default();
-    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-        reader.feed(line);
-        if let Some(result) = reader.next() {
-            return result.map(Some);
-        }
-    }
-    Ok(None)
+    reader.feed(bytes);
+    reader.next().transpose()
 }
 
 /// Code, whether it is the last line, text.

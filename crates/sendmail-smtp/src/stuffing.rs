@@ -76,6 +76,13 @@ mod tests {
 
     // Proves: B-line-ends, A-injection
     #[test]
+    fn a_piece_that_has_its_size_ends_there() {
+        let pieces = |size| stuffed_pieces(b"ab\r\ncd\r\nef\r\n", size).collect::<Vec<_>>();
+        assert_eq!(pieces(4), [b"ab\r\n", b"cd\r\n", b"ef\r\n"]);
+        assert_eq!(pieces(5), [&b"ab\r\ncd\r\n"[..], b"ef\r\n"]);
+    }
+
+    #[test]
     fn bare_line_ends_are_found() {
         for (body, offset) in [
             (&b"a\nb\r\n"[..], 1),

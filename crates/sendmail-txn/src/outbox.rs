@@ -73,6 +73,22 @@ mod tests {
     }
 
     #[test]
+    fn it_counts_every_recipient_and_is_empty_once_all_was_taken_out() {
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.recipients(), 0);
+        let (one, mut three) = (outgoing(), outgoing());
+        three.envelope = Envelope::parse("a@b", ["c@d", "e@d", "f@d"]).unwrap();
+        let ids = [one.id, three.id];
+        outbox.push(one);
+        let mark = outbox.savepoint();
+        outbox.push(three);
+        assert_eq!((outbox.recipients(), outbox.ids()), (4, ids.to_vec()));
+        outbox.take();
+        assert_eq!((outbox.recipients(), outbox.items().len()), (0, 0));
+        assert!(outbox.rollback_to(mark).is_err(), "its savepoints went with it");
+    }
+
+    #[test]
     fn a_rollback_voids_later_marks_and_no_others() {
         let mut outbox = Outbox::default();
         outbox.push(outgoing());

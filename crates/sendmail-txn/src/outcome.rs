@@ -61,6 +61,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_what_is_certain_to_have_committed_counts_as_committed() {
+        let error = || Error::new(ErrorKind::Io, "commit", "injected");
+        let pending = vec![Pending { manager: "mail queue a".to_owned(), error: error() }];
+        for (outcome, committed) in [
+            (CommitOutcome::Committed, true),
+            (CommitOutcome::CommittedFinishPending(pending), true),
+            (CommitOutcome::Aborted(error()), false),
+            (CommitOutcome::Uncertain(error()), false),
+        ] {
+            assert_eq!(outcome.is_committed(), committed, "{outcome:?}");
+        }
+    }
+
+    #[test]
     fn an_abort_keeps_its_cause_and_whether_it_is_temporary() {
         let full = Error::new(ErrorKind::Full, "write the message", "no space");
         let error = CommitOutcome::Aborted(full).into_result().unwrap_err();

@@ -129,7 +129,7 @@ async fn odd_names_are_names() {
     }
 }
 
-// Proves: B-damaged, B-unknown-format, I6
+// Proves: B-damaged, B-unknown-format, I6, A-envelope, I10, I12
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_whole_is_never_sent_and_is_named() {
     let queue = queue_with_one().await;
@@ -191,7 +191,7 @@ async fn what_is_not_whole_is_never_sent_and_is_named() {
     assert_eq!(queue.events_of("damaged").await.len(), events.len(), "told once");
 }
 
-// Proves: B-special-files
+// Proves: B-special-files, A-symlink
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_somebody_else_is_named_and_not_sent() {
     if !demand::root("give a file to somebody else") {

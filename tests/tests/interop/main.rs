@@ -19,6 +19,7 @@ mod injection;
 mod log_injection;
 mod permissions;
 mod readers;
+mod refusing;
 mod secrets;
 mod smuggling;
 mod support;

@@ -8,7 +8,13 @@ use crate::support::postfix::Postfix;
 use crate::support::{Queue, Sink, finish, until};
 
 /// What one server or another takes for the end of a message.
-const ENDS: [&str; 14] = [
+const ENDS: [&str; 20] = [
+    "\r\n.\r\r\n",
+    "\n\r.\n\r",
+    "\r\n\n.\n",
+    "\n.\n.\r\n",
+    "\r\n..\n.\r\n",
+    "\0\r\n.\r\n",
     "\n.\n",
     "\n.\r\n",
     "\r\n.\n",
@@ -26,7 +32,7 @@ const ENDS: [&str; 14] = [
 ];
 
 /// Where in the body the end stands: at its start, and across the borders of usual buffers.
-const OFFSETS: [usize; 4] = [0, 4095, 8191, 16_383];
+const OFFSETS: [usize; 5] = [0, 4095, 8191, 16_383, 65_400];
 
 /// What an attacker wants to be taken for commands.
 const SMUGGLED: &str = "MAIL FROM:<ceo@example.org>\r\nRCPT TO:<victim@example.net>\r\nDATA\r\n\
@@ -66,6 +72,7 @@ async fn queue_attacks(queue: &Queue) -> usize {
     taken
 }
 
+// Proves: A-smuggling, I14
 #[tokio::test(flavor = "multi_thread")]
 async fn through_a_lenient_relay_each_is_one_mail() {
     let queue = Queue::new();
@@ -97,7 +104,7 @@ async fn the_lenient_relay_takes_two_mails_from_a_careless_client() {
     assert_eq!(arrived[1].recipients, ["victim@example.net"]);
 }
 
-// Proves: I14, A-smuggling
+// Proves: A-smuggling, I14
 #[tokio::test(flavor = "multi_thread")]
 async fn through_a_stock_postfix_each_is_one_mail() {
     let queue = Queue::new();

@@ -4,5 +4,6 @@
 
 mod crashes;
 mod long_run;
+mod memory;
 mod races;
 mod takeover;

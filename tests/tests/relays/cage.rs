@@ -117,8 +117,19 @@ impl Cage {
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]);
+        // It ends with the thread that starts it, which is the test's own: also when that is killed.
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--pdeathsig",
+            "KILL",
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--propagation",
+            "private",
+        ]);
         command.args(["sh", "-c", SCRIPT, "cage"]).arg(self.path());
         command.arg(self.tree.as_deref().unwrap_or(Path::new(""))).arg(program);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -14,6 +14,7 @@ mod opensmtpd;
 mod postfix;
 mod real;
 mod scripted;
+mod smtp_sink;
 mod tap;
 mod transactions;
 mod world;

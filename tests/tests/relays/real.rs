@@ -6,6 +6,7 @@
 
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use rustix::process::Signal;
 use sendmail_core::{DeliveryOptions, Message, Timestamp};
 use sendmail_processor::{ProcessorConfig, QueueProcessor};
 use sendmail_smtp::{SmtpConfig, Timeouts};
+use sendmail_tests::programs::{find, skip};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
@@ -295,6 +297,24 @@ pub(crate) async fn answer_lost(relay: Relay) {
     assert_eq!(relay.copies().await, "a a c c", "a second copy each, as announced");
 }
 
+/// It took the message, and was killed with its answer on the way: it delivers when it runs again, and gets
+/// the message once more, as announced. How often it delivers what it had begun to deliver is its affair.
+pub(crate) async fn killed_after_the_dot(relay: Relay) {
+    let process = relay.process.clone();
+    let kill = move || drop(process.lock().unwrap().take());
+    let tap = Tap::on(relay.port, When::Answered, Line::Cut, kill).await;
+    let scene = Scene::to(tapped(&tap), &["a", "b"], &message("Hello.")).await;
+    scene.pass("deferred a1: a b", "a possible-duplicate, b possible-duplicate", "").await;
+    relay.run().await;
+    let direct = scene.world.processor(relay.config(), ProcessorConfig::default());
+    let scene = Scene { processor: direct, ..scene };
+    scene.pass("", "a sent, b sent", "").await;
+    let copies = relay.copies().await;
+    for who in ["a", "b"] {
+        assert!(copies.split(' ').filter(|copy| *copy == who).count() >= 2, "{copies}");
+    }
+}
+
 /// It is stopped after its 354: it gets the message and the dot, and does not answer in time. What it does
 /// when it goes on is its own affair; a second copy was announced in any case.
 pub(crate) async fn stopped_after_the_dot(relay: Relay) {
@@ -344,13 +364,36 @@ impl Certificate {
     }
 }
 
+impl Certificate {
+    /// One with an RSA key, which vouches for itself. Nothing if there is no `openssl` to make it with.
+    pub(crate) fn rsa() -> Option<Self> {
+        let Some(openssl) = find("openssl") else {
+            let test = std::thread::current();
+            skip(test.name().unwrap_or("a test"), "openssl is not installed");
+            return None;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let words = "req -x509 -newkey rsa:2048 -nodes -keyout key -out certificate -subj /CN=relay \
+                     -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE";
+        let mut command = Command::new(openssl);
+        command.args(words.split_whitespace()).current_dir(folder.path());
+        let made = command.output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+        let certificate = read("certificate");
+        Some(Self { root: certificate.clone(), certificate, key: read("key") })
+    }
+}
+
+fn encrypted_to(relay: &Relay, certificate: &Certificate, user: &str) -> SmtpConfig {
+    let url = format!("smtp://{user}127.0.0.1:{}?tls=required", relay.port);
+    let config = SmtpConfig::from_url(&url).unwrap();
+    config.with_root_certificates_pem(certificate.root.as_bytes()).unwrap()
+}
+
 /// STARTTLS, and AUTH where the relay can: a good password goes through, a bad one costs nobody anything.
 pub(crate) async fn encrypted(relay: Relay, certificate: &Certificate, authenticates: bool) {
-    let to = |user: &str| {
-        let url = format!("smtp://{user}127.0.0.1:{}?tls=required", relay.port);
-        let config = SmtpConfig::from_url(&url).unwrap();
-        config.with_root_certificates_pem(certificate.root.as_bytes()).unwrap()
-    };
+    let to = |user: &str| encrypted_to(&relay, certificate, user);
     if !authenticates {
         let scene = Scene::to(to(""), &["a", "b"], &message("Hello.")).await;
         scene.pass("", "a sent, b sent", "").await;
@@ -364,6 +407,15 @@ pub(crate) async fn encrypted(relay: Relay, certificate: &Certificate, authentic
     let scene = Scene { processor: right, ..scene };
     scene.pass("", "a sent, b sent", "").await;
     assert_eq!(relay.copies().await, "a b");
+}
+
+/// STARTTLS is offered and fails: nothing is sent without it.
+pub(crate) async fn cannot_encrypt(relay: Relay, certificate: &Certificate) {
+    let config = encrypted_to(&relay, certificate, "shop:s3cret@");
+    let scene = Scene::to(config, &["a", "b"], &message("Hello.")).await;
+    scene.pass("queued a0: a b", "", "paused").await;
+    scene.pass("queued a0: a b", "", "").await;
+    assert_eq!(relay.copies().await, "");
 }
 
 /// Connections beyond its limit are greeted with a 421: the relay's trouble.
@@ -415,6 +467,8 @@ macro_rules! cases {
             killed_in_data;
             // Proves: S-dot-421, I8, I9
             answer_lost;
+            // Proves: S-dot-421, I8
+            killed_after_the_dot;
             // Proves: S-dot-silence, I8
             stopped_after_the_dot;
         }

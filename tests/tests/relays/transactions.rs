@@ -29,7 +29,8 @@ impl Stage {
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_recipients_get_further_transactions() {
     for script in both() {
-        for full in ["452 4.5.3 too many", "552 5.5.3 too many", "452", "552 too many"] {
+        let replies = ["452 4.5.3 too many", "552 5.5.3 too many", "452", "552 too many"];
+        for full in replies.into_iter().chain(["451 4.5.3 too many", "550 5.5.3 too many"]) {
             let script = script
                 .clone()
                 .on_transaction(1, At::Rcpt(2), Do::reply(full))

@@ -1,8 +1,10 @@
 //! The copy of the workspace that is changed: nobody's work is, and a build can be gone on with.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::path::Path;
 use std::process::Command;
+use std::time::SystemTime;
 
 use crate::shell::{Failure, Result, output, root};
 
@@ -25,6 +27,15 @@ pub(super) fn workspace(to: &Path) -> Result {
         let _ = std::fs::remove_file(to.join(gone));
     }
     std::fs::write(&note, &listed).map_err(|error| trouble(&note, &error))
+}
+
+/// Lets what was built of `file` count as old: it may be that of a mutant whose build was cut off.
+pub(super) fn touch(file: &Path) -> Result {
+    File::options()
+        .write(true)
+        .open(file)
+        .and_then(|opened| opened.set_modified(SystemTime::now()))
+        .map_err(|error| trouble(file, &error))
 }
 
 fn copy(from: &Path, to: &Path) -> Result {

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use crate::shell::{self, Failure, Result, announce, cannot_start, cargo, output, root, succeeds};
 use mutant::Mutant;
-use plan::{Part, Plan};
+use plan::{Part, Plan, Step};
 use record::{Outcome, Record};
 
 /// Changes what decides about mail, one place at a time, and looks whether the tests notice.
@@ -103,6 +103,7 @@ fn test(part: &Part, mutants: &[Mutant], record: &mut Record) -> Result {
     record.take_up(&folder.join("mutants.out"))?;
     let tree = folder.join("tree");
     copy::workspace(&tree)?;
+    part.files().try_for_each(|file| copy::touch(&tree.join(file)))?;
     let mut left: Vec<&Mutant> =
         mutants.iter().filter(|mutant| !record.is_detected(mutant)).collect();
     println!(
@@ -127,12 +128,10 @@ fn test(part: &Part, mutants: &[Mutant], record: &mut Record) -> Result {
     record.write()
 }
 
-fn run_step(part: &Part, step: &str, all: &[Mutant], chosen: &[&Mutant], folder: &Path) -> Result {
+fn run_step(part: &Part, step: &Step, all: &[Mutant], chosen: &[&Mutant], folder: &Path) -> Result {
     let config = folder.join("config.toml");
     std::fs::write(&config, mutant::config_for(all, chosen))
         .map_err(|error| Failure::new(format!("{}: {error}", config.display())))?;
-    let (targets, names) = step.split_once(" -- ").unwrap_or((step, ""));
-    let targets = targets.split_whitespace().map(|word| format!("--cargo-arg={word}"));
     // At the lowest priority, since it takes hours in which somebody may want to work; and with bounded
     // memory, since a mutant may well be a loop without end that collects something.
     let mut command = Command::new("sh");
@@ -140,14 +139,13 @@ fn run_step(part: &Part, step: &str, all: &[Mutant], chosen: &[&Mutant], folder:
     command.arg(cargo().get_program()).args(["mutants", "--in-place"]);
     command.arg("--config").arg(&config).arg("--output").arg(folder);
     command.args(["--no-shuffle", "--caught", "--unviable", "--timeout", "120"]);
-    command.args(part.selection()).args(targets).current_dir(folder.join("tree"));
-    if !names.is_empty() {
-        command.args(["--", "--"]).args(names.split_whitespace());
-    }
+    command.args(part.selection()).args(step.arguments()).current_dir(folder.join("tree"));
     // What a property does not show in 64 cases it should be asked less obliquely. Of a failure nobody
     // wants to see the smallest, and none is to be remembered: it was the mutant's.
     command.env("PROPTEST_CASES", "64").env("PROPTEST_MAX_SHRINK_ITERS", "0");
     command.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "true");
+    // Nobody reads them, and they take longer than the tests.
+    command.env("RUST_BACKTRACE", "0");
     command.env_remove("CARGO_TARGET_DIR");
     announce(&command);
     let status = command.status().map_err(|error| cannot_start(&command, &error))?;

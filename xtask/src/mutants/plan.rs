@@ -1,5 +1,7 @@
 //! What `mutants.toml` says: which files are changed, which tests have to notice, what is explained.
 
+use std::fmt;
+
 use serde::Deserialize;
 
 use crate::shell::{Failure, Result};
@@ -24,9 +26,21 @@ pub(super) struct Part {
     files: Vec<String>,
     #[serde(default)]
     features: Vec<String>,
-    /// Arguments of `cargo test` that say which tests are built and run, and after a `--` parts of their
-    /// names: first the quick ones.
-    pub(super) steps: Vec<String>,
+    /// First the quick ones.
+    pub(super) steps: Vec<Step>,
+}
+
+/// Tests that have to notice.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Step {
+    /// Those of this package, and not of the part's own.
+    package: Option<String>,
+    /// Arguments of `cargo test` that say which are built.
+    build: String,
+    /// Parts of the names of those that are run; all of them if there is none.
+    #[serde(default)]
+    only: Vec<String>,
 }
 
 /// A mutant that no test can notice, or none needs to.
@@ -89,6 +103,11 @@ impl Plan {
 }
 
 impl Part {
+    /// The files, in the workspace.
+    pub(super) fn files(&self) -> impl Iterator<Item = String> {
+        self.files.iter().map(|file| format!("crates/{}/{file}", self.package))
+    }
+
     /// The arguments of cargo-mutants that choose the files.
     pub(super) fn selection(&self) -> Vec<String> {
         let mut words = vec![format!("--package={}", self.package)];
@@ -98,6 +117,29 @@ impl Part {
             words.push(format!("--features={}", self.features.join(",")));
         }
         words
+    }
+}
+
+impl Step {
+    /// The last arguments of cargo-mutants.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let package = self.package.iter().map(|package| format!("--test-package={package}"));
+        let build = self.build.split_whitespace().map(|word| format!("--cargo-arg={word}"));
+        let mut words: Vec<String> = package.chain(build).collect();
+        if !self.only.is_empty() {
+            words.extend(["--".to_owned(), "--".to_owned()]);
+            words.extend(self.only.iter().cloned());
+        }
+        words
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(package) = &self.package {
+            write!(f, "{package}: ")?;
+        }
+        write!(f, "{} {}", self.build, self.only.join(" "))
     }
 }
 
@@ -111,17 +153,17 @@ mod tests {
         package = "txn"
         files = ["src/a.rs", "src/b/c.rs"]
         features = ["x", "y"]
-        steps = ["--lib", "--test it"]
+        steps = [{ build = "--lib" }, { build = "--test it", only = ["x", "y"], package = "tests" }]
         [[part]]
         scope = "fence"
         package = "maildir"
         files = ["src/d.rs"]
-        steps = ["--lib"]
+        steps = [{ build = "--lib" }]
         [[part]]
         scope = "commit"
         package = "sqlx"
         files = ["src/e.rs"]
-        steps = ["--lib"]
+        steps = [{ build = "--lib" }]
     "#;
 
     #[test]
@@ -143,6 +185,17 @@ mod tests {
             ]
         );
         assert_eq!(parts[1], ["--package=sqlx", "--file=crates/sqlx/src/e.rs"]);
+    }
+
+    #[test]
+    fn a_step_builds_little_and_may_run_less() {
+        let plan = Plan::parse(TEXT).unwrap();
+        let [quick, slow] = &*plan.parts_of("commit").next().unwrap().steps else { panic!() };
+        assert_eq!(quick.arguments(), ["--cargo-arg=--lib"]);
+        let expected =
+            ["--test-package=tests", "--cargo-arg=--test", "--cargo-arg=it", "--", "--", "x", "y"];
+        assert_eq!(slow.arguments(), expected);
+        assert_eq!(slow.to_string(), "tests: --test it x y");
     }
 
     #[test]

@@ -72,3 +72,42 @@ async fn one_that_is_in_doubt_says_where_and_since_when() {
         assert!(text.contains(part), "{text}");
     }
 }
+
+/// Two readers' worth of patience: one that never goes, and one that goes after three refusals.
+#[tokio::test]
+async fn a_commit_that_meets_readers_is_sent_again_forty_times() {
+    for goes_after in [None, Some(3)] {
+        let scene = Scene::new(SqliteJournalMode::Delete).await;
+        let options = scene.options().busy_timeout(Duration::ZERO);
+        let pool = SqlitePoolOptions::new().max_connections(2).connect_with(options).await.unwrap();
+        let clock = ManualClock::default();
+        let store =
+            SqlDecisionStore::connect(pool, Arc::new(clock.clone()), queue()).await.unwrap();
+        let mut reader = scene.pool.acquire().await.unwrap();
+        sqlx::raw_sql("BEGIN; SELECT * FROM orders").execute(&mut *reader).await.unwrap();
+        let mut tx = store.begin().await.unwrap();
+        sqlx::raw_sql(ORDER).execute(&mut *tx).await.unwrap();
+        let mut commit = tokio::spawn(tx.commit());
+        for pause in 0..goes_after.unwrap_or(40) {
+            // The pause itself, and the time within which it must be done.
+            tokio::select! {
+                biased;
+                () = clock.until_asleep(2) => {}
+                told = &mut commit => panic!("it was given up after {pause} pauses: {told:?}"),
+            }
+            if goes_after == Some(pause + 1) {
+                sqlx::raw_sql("ROLLBACK").execute(&mut *reader).await.unwrap();
+            }
+            assert_eq!(clock.advance_to_next().await, Duration::from_millis(50));
+        }
+        let told = commit.await.unwrap().unwrap();
+        if goes_after.is_some() {
+            assert!(matches!(told, Commit::Committed), "{told:?}");
+        } else {
+            let Commit::RolledBack(why) = told else { panic!("{told:?}") };
+            assert_eq!(why.kind(), ErrorKind::Busy, "{why}");
+            sqlx::raw_sql("ROLLBACK").execute(&mut *reader).await.unwrap();
+        }
+        assert_eq!(scene.orders().await, i64::from(goes_after.is_some()));
+    }
+}

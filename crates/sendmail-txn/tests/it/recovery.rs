@@ -210,6 +210,40 @@ async fn what_somebody_else_finished_meanwhile_is_left() {
 }
 
 #[tokio::test]
+async fn one_that_cannot_be_discarded_keeps_nobody_back() {
+    let scene = Scene::new();
+    let ids = ["a", "b", "c"].map(|name| scene.queue.plant(name, "db", Place::Staged));
+    scene.queue.owner_dies();
+    // All together, and the first alone.
+    scene.world.fail("queue discard", Fault::Before(ErrorKind::Io));
+    scene.world.fail("queue discard", Fault::Before(ErrorKind::Io));
+    let report = scene.recover().await;
+    assert!(matches!(found(&report, ids[0]).action, Action::Failed(_)), "{report:?}");
+    for id in &ids[1..] {
+        assert!(matches!(found(&report, *id).action, Action::Discarded), "{report:?}");
+    }
+    let told: Vec<_> = scene.heard.events().iter().filter_map(|event| event.queue_id).collect();
+    assert_eq!(told, ids[1..]);
+    assert_eq!(scene.queue.names(Place::Staged), ["a"]);
+}
+
+#[tokio::test]
+async fn what_is_gone_when_an_operator_drops_it_is_told_as_such() {
+    let id = QueueId::mint(NOW);
+    let mut store = MockQueueStore::new();
+    store.expect_decision_store().returning(|| None);
+    store.expect_resource_id().return_const("queue".parse::<ResourceId>().unwrap());
+    store.expect_undecided().returning(move || {
+        let resource = "elsewhere".parse().unwrap();
+        Ok(vec![Undecided { id, resource, staged: true, since: NOW, owner_alive: false }])
+    });
+    store.expect_discard().times(1).returning(|_, _| Ok(Vec::new()));
+    let recovery = Recovery::new(Arc::new(store), clock());
+    let report = recovery.decide(&[id], Ruling::Aborted).await.unwrap();
+    assert!(matches!(report.messages[0].action, Action::Nothing), "{report:?}");
+}
+
+#[tokio::test]
 async fn one_resource_id_names_one_decision_store() {
     let scene = Scene::new();
     let twin = FakeDatabase::new("queue", &scene.world);

@@ -311,6 +311,31 @@ async fn pauses_grow_while_a_transaction_stays_open() {
 }
 
 #[tokio::test]
+async fn it_looks_again_soon_only_for_what_somebody_else_may_just_be_deciding() {
+    for (resource, place, owner_alive, soon) in [
+        ("db", Place::Staged, true, true),
+        ("db", Place::Staged, false, true),
+        ("db", Place::Written, false, true),
+        // It is being written, and is not committed yet.
+        ("db", Place::Written, true, false),
+        // Its own process publishes it.
+        ("queue", Place::Staged, true, false),
+        ("queue", Place::Written, true, false),
+    ] {
+        let scene = Scene::new();
+        scene.queue.plant("a", resource, place);
+        if !owner_alive {
+            scene.queue.owner_dies();
+            scene.world.fail("db fence", Fault::Before(ErrorKind::Unreachable));
+        }
+        let report = scene.recovery().run().await.unwrap();
+        assert_eq!(report.kept(), 1, "{report:?}");
+        let case = (resource, place, owner_alive);
+        assert_eq!(report.again.is_some(), soon, "{case:?}: {report:?}");
+    }
+}
+
+#[tokio::test]
 async fn mail_that_no_database_decides_makes_nobody_look_sooner() {
     let shop = Shop::new();
     let (envelope, message) = mail("shop");
