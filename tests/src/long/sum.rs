@@ -187,13 +187,22 @@ mod tests {
 
     #[test]
     fn rounds_are_added_up() {
-        let race = Race { messages: 10, claimed: 10, ..Race::default() };
+        let date = "2026-11-23T09:00:00.000Z".to_owned();
+        let race = Race { messages: 10, claimed: 10, date, ..Race::default() };
         let sum = Sum::of(&[Line::Fight(fight(1)), Line::Fight(fight(2)), Line::Race(race)]);
         assert!(sum.is_clean());
         assert_eq!((sum.total.kills(), sum.total.mails, sum.total.events), (16, 200, 4));
         let text = sum.to_string();
-        assert!(text.contains("2026-11-21T10:00 to") || text.contains("- to"), "{text}");
+        assert!(text.contains("2026-11-21T10:00 to 2026-11-23T09:00 UTC"), "{text}");
         assert!(text.ends_with("every promise was kept"), "{text}");
+    }
+
+    #[test]
+    fn a_round_that_was_broken_off_is_told_and_one_that_runs_is_not() {
+        let begun = |round| Line::Begun { seed: 7, round, folder: String::new() };
+        let lines = [begun(0), begun(0), Line::Fight(fight(0)), begun(1)];
+        assert_eq!(Sum::of(&lines).broken_off, 1);
+        assert_eq!(Sum::of(&lines[1..]).broken_off, 0);
     }
 
     #[test]
@@ -218,7 +227,7 @@ mod tests {
         for bad in [
             Race { doubles: 1, ..good.clone() },
             Race { claimed: 9, ..good.clone() },
-            Race { trouble: vec!["lost its claim".to_owned()], ..good.clone() },
+            Race { trouble: vec!["lost its claim".to_owned()], ..good },
         ] {
             assert!(!Sum::of(&[Line::Race(bad.clone())]).is_clean(), "{bad:?}");
         }
