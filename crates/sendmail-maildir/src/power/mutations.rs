@@ -96,6 +96,7 @@ pub(crate) const TABLE: &[Row] = &[
     ("sweep.rs: sweep_journal", whole("forgotten journal"), whole("forgotten journal")),
     ("takeover.rs: seal_segment", whole("dying settlement"), SOON),
     ("takeover.rs: write_down", whole("takeover"), SOON),
+    ("wishes.rs: clear_wish", whole("operator"), SOON),
     ("wishes.rs: leave_wish", whole("operator"), SOON),
     ("wishes.rs: leave_wish #2", whole("operator"), SOON),
 ];
