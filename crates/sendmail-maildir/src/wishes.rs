@@ -65,7 +65,8 @@ impl Queue {
 
     /// Removes a wish that was honoured. If that fails it is honoured again, or goes with time.
     pub(crate) fn clear_wish(&self, id: QueueId, honoured: bool) {
-        if honoured {
+        // What honours it must be durable first.
+        if honoured && self.layout.held.sync().is_ok() {
             let _ = self.take_wish(id);
         }
     }

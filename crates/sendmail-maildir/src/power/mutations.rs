@@ -28,6 +28,8 @@ pub(crate) enum Finding {
     In(&'static str, Model),
     /// It is not found, for this reason.
     No(&'static str),
+    /// No history reaches it, for this reason.
+    Outside(&'static str),
 }
 
 /// A sync, and what comes of taking it out and of putting it off.
@@ -47,7 +49,8 @@ const SOON: Finding = Finding::No("what is promised waits for a later sync");
 const CHECKED: Finding = Finding::No(
     "a watermark that leads meets a checksum that does not match; it is not relied upon",
 );
-const ABOVE: Finding = Finding::No("it is above the queue's directory, where nothing is simulated");
+const ABOVE: Finding =
+    Finding::Outside("it is above the queue's directory, where nothing is simulated");
 const NOBODY: Finding =
     Finding::No("a fence stands against whoever lives; nobody outlives the machine to propose");
 const TOLD_AGAIN: Finding = Finding::No("it is found damaged again, and told again");
@@ -93,6 +96,7 @@ pub(crate) const TABLE: &[Row] = &[
     ("sweep.rs: sweep_journal", whole("forgotten journal"), whole("forgotten journal")),
     ("takeover.rs: seal_segment", whole("dying settlement"), SOON),
     ("takeover.rs: write_down", whole("takeover"), SOON),
+    ("wishes.rs: clear_wish", whole("operator"), SOON),
     ("wishes.rs: leave_wish", whole("operator"), SOON),
     ("wishes.rs: leave_wish #2", whole("operator"), SOON),
 ];

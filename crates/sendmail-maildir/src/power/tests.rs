@@ -121,6 +121,7 @@ fn check_row(
             }
             (None, disks) => (format!("nowhere | {disks} | nothing"), false),
         },
+        Finding::Outside(why) => (format!("- | - | {why}"), true),
         Finding::No(why) => {
             let mut all = recordings.values().filter(|recording| is_in(&recording.steps, site));
             let reached = all.clone().count() > 0;
