@@ -110,8 +110,8 @@ fn fuzz(target: &str, seconds: u64) -> Result<Ran> {
 
 /// One of libFuzzer's last words: `stat::NAME: NUMBER`.
 fn statistic(said: &str, name: &str) -> Option<u64> {
-    let values = said.lines().filter_map(|line| line.strip_prefix("stat::")?.strip_prefix(name));
-    values.last()?.strip_prefix(':')?.trim().parse().ok()
+    let value = |line: &str| Some(line.strip_prefix("stat::")?.strip_prefix(name)?.to_owned());
+    said.lines().rev().find_map(value)?.strip_prefix(':')?.trim().parse().ok()
 }
 
 fn table(ran: &[Ran]) -> String {

@@ -89,7 +89,7 @@ impl Layout {
         let open = layout.check_permissions()?;
         layout.warnings.extend(open);
         // Also what was there: whoever made it may have died before it was synced.
-        failed.sync()?;
+        layout.failed.sync()?;
         layout.root.sync()?;
         Ok(layout)
     }

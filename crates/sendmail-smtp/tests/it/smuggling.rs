@@ -136,7 +136,7 @@ mod any_address {
         // Proves: A-injection, A-envelope
         #[test]
         fn makes_one_command(from in address(), to in address()) {
-            let Ok(envelope) = Envelope::parse(&from, &[to.as_str()]) else { return Ok(()) };
+            let Ok(envelope) = Envelope::parse(&from, [to.as_str()]) else { return Ok(()) };
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
