@@ -374,7 +374,8 @@ mod tests {
             ("452 too many", Step::Go, "deferred"),
             ("552 too many", Step::Go, "deferred"),
             ("452 4.2.2 full", Step::Go, "deferred"),
-            ("550 5.5.3 no", Step::Go, "refused"),
+            ("550 5.5.3 too many", Step::Go, "deferred"),
+            ("552 5.2.2 full", Step::Go, "refused"),
         ] {
             let mut ledger = new(1);
             ledger.begin();
@@ -387,8 +388,8 @@ mod tests {
         let mut ledger = new(2);
         ledger.begin();
         ledger.rcpt(0, &reply("250"));
-        ledger.rcpt(1, &reply("550 5.5.3 no"));
-        assert_eq!(words(ledger), "deferred refused", "only 452 and 552 speak of too many");
+        ledger.rcpt(1, &reply("552 5.2.2 full"));
+        assert_eq!(words(ledger), "deferred refused", "where there is a status it decides");
     }
 
     #[test]
