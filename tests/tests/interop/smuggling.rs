@@ -68,7 +68,8 @@ async fn queue_attacks(queue: &Queue) -> usize {
             }
         }
     }
-    assert!(taken >= 2 * (ENDS.len() - 2) * OFFSETS.len());
+    let whole = ENDS.iter().filter(|end| !end.contains('\0')).count();
+    assert!(taken >= 2 * whole * OFFSETS.len());
     taken
 }
 
