@@ -211,12 +211,40 @@ impl Dir {
     }
 
     /// Renames `from` in this directory to `to` in `target`, replacing what is there.
+    ///
+    /// The old name is gone then, also where both were names of one file, for which a plain rename does
+    /// nothing: btrfs may keep the old name beside the new one when it replays its log after a crash.
     pub(crate) fn rename(&self, from: &[u8], target: &Self, to: &[u8]) -> io::Result<()> {
         fault(Op::Rename)?;
-        let (from, to) = (OsStr::from_bytes(from), OsStr::from_bytes(to));
-        sys::renameat(&self.fd, from, &target.fd, to)?;
-        tell!(renamed(&self.fd, from, &target.fd, to));
+        let (old, new) = (OsStr::from_bytes(from), OsStr::from_bytes(to));
+        match sys::renameat_with(&self.fd, old, &target.fd, new, RenameFlags::NOREPLACE) {
+            Err(rustix::io::Errno::EXIST) if !self.is_one_file(old, target, new)? => {
+                sys::renameat(&self.fd, old, &target.fd, new)?;
+            }
+            Err(rustix::io::Errno::EXIST) => {
+                sys::unlinkat(&self.fd, old, AtFlags::empty())?;
+                tell!(unlinked(&self.fd, from));
+                return Ok(());
+            }
+            other => other?,
+        }
+        tell!(renamed(&self.fd, old, &target.fd, new));
         Ok(())
+    }
+
+    /// Whether these are two names of one file; one name is not two. Nobody gives a file of the queue
+    /// another name while it is asked.
+    fn is_one_file(&self, name: &OsStr, other: &Self, its: &OsStr) -> io::Result<bool> {
+        let place = |stat: Stat| (stat.st_dev, stat.st_ino);
+        if name == its && place(sys::fstat(&self.fd)?) == place(sys::fstat(&other.fd)?) {
+            return Ok(false);
+        }
+        let here = sys::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        match sys::statat(&other.fd, its, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(there) => Ok(place(here) == place(there)),
+            Err(rustix::io::Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// As [`Dir::rename`], but an error of kind `AlreadyExists` if `to` exists.
@@ -468,4 +496,27 @@ fn fault(_operation: Op) -> io::Result<()> {
 #[inline(always)]
 fn fault_of(operation: Op, _file: &File) -> io::Result<()> {
     fault(operation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What btrfs may leave of a rename when it replays its log.
+    #[test]
+    fn a_rename_takes_the_old_name_away_though_both_lead_to_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Dir::open(folder.path()).unwrap();
+        let (staged, new) = (root.make_dir("staged").unwrap(), root.make_dir("new").unwrap());
+        staged.write_synced(b"a", &[b"mail"]).unwrap();
+        std::fs::hard_link(folder.path().join("staged/a"), folder.path().join("new/a")).unwrap();
+        staged.rename(b"a", &new, b"a").unwrap();
+        assert!(!staged.exists(b"a").unwrap());
+        assert_eq!(new.read(b"a", 9).unwrap(), b"mail");
+        // Another file is replaced, and a name stays what it is.
+        staged.write_synced(b"a", &[b"other"]).unwrap();
+        staged.rename(b"a", &new, b"a").unwrap();
+        new.rename(b"a", &new, b"a").unwrap();
+        assert_eq!(new.read(b"a", 9).unwrap(), b"other");
+    }
 }

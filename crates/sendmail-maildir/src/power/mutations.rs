@@ -54,6 +54,8 @@ const ABOVE: Finding =
 const NOBODY: Finding =
     Finding::No("a fence stands against whoever lives; nobody outlives the machine to propose");
 const TOLD_AGAIN: Finding = Finding::No("it is found damaged again, and told again");
+const DISCARDED_AGAIN: Finding =
+    Finding::No("what comes back is undecided as before, and is discarded again");
 
 /// Every sync there is.
 pub(crate) const TABLE: &[Row] = &[
@@ -86,7 +88,7 @@ pub(crate) const TABLE: &[Row] = &[
     ("pending.rs: stage", whole("database"), whole("database")),
     ("pending.rs: publish_once", whole("open"), whole("open")),
     ("pending.rs: sync_published", whole("two publish"), SOON),
-    ("pending.rs: discard", two_names("rolled back"), SOON),
+    ("pending.rs: discard", DISCARDED_AGAIN, SOON),
     ("queue.rs: log", whole("rolled back"), whole("rolled back")),
     ("reading.rs: put_with_failed", TOLD_AGAIN, TOLD_AGAIN),
     ("settle.rs: keep_failed", whole("outcomes"), SOON),
