@@ -73,7 +73,7 @@ impl Queue {
     }
 
     /// The directories in which messages of a state are.
-    fn directories(&self, state: EntryState) -> io::Result<Vec<Handle<'_>>> {
+    pub(crate) fn directories(&self, state: EntryState) -> io::Result<Vec<Handle<'_>>> {
         let layout = &self.layout;
         let below = |parent: &Dir, names: Vec<String>| -> io::Result<Vec<Handle<'_>>> {
             let mut dirs = Vec::new();
@@ -288,7 +288,7 @@ impl Queue {
                 return Ok(AdminOutcome::Unchanged);
             }
             let done = match wish {
-                Wish::Remove => !gone(dir.unlink(&file))?,
+                Wish::Remove => !gone(dir.unlink(&file))? && dir.sync().map(|()| true)?,
                 Wish::Hold => self.file_again(&dir, &file, &Place::Held, name)?,
                 Wish::Retry => {
                     let options =
@@ -298,7 +298,6 @@ impl Queue {
                 }
             };
             if done {
-                dir.sync()?;
                 let event = wish.event(self.now(), id);
                 self.log(std::slice::from_ref(&event))?;
                 self.wake.signal();
@@ -324,7 +323,6 @@ impl Queue {
         let put_back = || -> io::Result<Option<MailEvent>> {
             let options = read_head(&dir, &file).map(|head| head.envelope.options().clone());
             let place = options.map_or(Place::New, |options| Place::lane(&options));
-            // That it is gone from here need not be durable: what is known is never put back.
             if !self.file_again(&dir, &file, &place, name)? {
                 return Ok(None);
             }
@@ -356,10 +354,11 @@ impl Queue {
             to.kills = 0;
         }
         let to = to.encode();
-        match self.move_to(dir, file, place, &to)? {
-            Some(target) => target.sync().map(|()| true),
-            None => Ok(false),
-        }
+        let Some(target) = self.move_to(dir, file, place, &to)? else { return Ok(false) };
+        // In this order: what has two names after a crash may be sent twice.
+        dir.sync()?;
+        target.sync()?;
+        Ok(true)
     }
 
     pub(crate) fn statistics(&self) -> Result<Statistics> {

@@ -210,6 +210,7 @@ impl Queue {
             return Err(Misfit::Stays("another file with the same id is being sent".to_owned()));
         }
         let content = self.read_message(dir, file, name)?;
+        self.forget_old_names(dir, file, name.id).map_err(|error| stays(&error))?;
         let name = name.published();
         let worker = self.worker().map_err(|error| stays(&error))?;
         rename(dir, file, &worker.dir, &name.encode())?;

@@ -76,6 +76,7 @@ mod manifest;
 #[cfg(test)]
 mod manifest_cases;
 mod name;
+mod old_names;
 mod options;
 mod owner;
 mod pending;

@@ -252,6 +252,11 @@ impl Queue {
         for found in all {
             let id = found.name.id;
             let trouble = |error| Error::io(operation, error).with("queue id", id);
+            if self.is_old_name(&found).map_err(trouble)? {
+                // It is published already, and may not be synced yet.
+                touched.add(found.dir);
+                continue;
+            }
             let Some(head) = found.head else {
                 if found.dir.exists(&found.name.encode()).unwrap_or(true) {
                     // The others are not kept back by it.
@@ -332,6 +337,11 @@ impl Queue {
         }
         for found in self.find(&wanted).map_err(|error| Error::io(operation, error))? {
             let (id, name) = (found.name.id, found.name.encode());
+            let trouble = |error| Error::io(operation, error).with("queue id", id);
+            if self.is_old_name(&found).map_err(trouble)? {
+                touched.add(found.dir);
+                continue;
+            }
             // Only what was whole can have been prepared, and is worth keeping.
             let keep = why == Discard::Fenced && (found.staged || found.head.is_some());
             let done = if keep {
@@ -339,7 +349,7 @@ impl Queue {
             } else {
                 gone(found.dir.unlink(&name))
             };
-            if done.map_err(|error| Error::io(operation, error).with("queue id", id))? {
+            if done.map_err(trouble)? {
                 continue;
             }
             if keep {

@@ -74,7 +74,7 @@ impl Queue {
             moved = self.with_reserve(put).map_err(trouble)?;
         }
         self.log(&events).map_err(trouble)?;
-        self.clear_wish(claim.id, honoured);
+        self.clear_wish(claim.id, &worker.dir, honoured);
         self.drop_claim(worker, claim.id, Record::Released(claim.id));
         if let Some(dir) = moved {
             let moved = Moved { dir, name: back, options };
@@ -124,7 +124,7 @@ impl Queue {
         let name = name.ok_or_else(|| crate::held::lost(operation, claim))?;
         let act = || self.carry_out(&worker.dir, name, true, &effect);
         let moved = self.with_reserve(act).map_err(trouble)?;
-        self.clear_wish(claim.id, honoured);
+        self.clear_wish(claim.id, &worker.dir, honoured);
         self.drop_claim(worker, claim.id, Record::Finished(claim.id));
         if let Some(moved) = moved {
             events.extend(self.honour_late_wish(claim.id, &moved));

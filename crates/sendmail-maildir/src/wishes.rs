@@ -4,6 +4,7 @@ use std::io;
 
 use sendmail_core::{MailEvent, MailEventKind, QueueId, Timestamp};
 
+use crate::disk::Dir;
 use crate::queue::{Place, Queue, gone};
 use crate::settle::Moved;
 
@@ -64,9 +65,13 @@ impl Queue {
     }
 
     /// Removes a wish that was honoured. If that fails it is honoured again, or goes with time.
-    pub(crate) fn clear_wish(&self, id: QueueId, honoured: bool) {
-        // What honours it must be durable first.
-        if honoured && self.layout.held.sync().is_ok() {
+    pub(crate) fn clear_wish(&self, id: QueueId, left: &Dir, honoured: bool) {
+        // What honours it must be durable first: that it has left, and then where it is.
+        let keep = || -> io::Result<()> {
+            left.sync()?;
+            self.layout.held.sync()
+        };
+        if honoured && keep().is_ok() {
             let _ = self.take_wish(id);
         }
     }
@@ -91,7 +96,7 @@ impl Queue {
         if !done.unwrap_or(false) {
             return Vec::new();
         }
-        self.clear_wish(id, true);
+        self.clear_wish(id, dir, true);
         let events = match wish {
             Wish::Retry => Vec::new(),
             Wish::Hold | Wish::Remove => vec![wish.event(self.now(), id)],
