@@ -211,6 +211,9 @@ impl Queue {
         }
         let content = self.read_message(dir, file, name)?;
         self.forget_old_names(dir, file, name.id).map_err(|error| stays(&error))?;
+        if self.is_claimed_too(dir, file, name.id).map_err(|error| stays(&error))? {
+            return Err(Misfit::Gone);
+        }
         let name = name.published();
         let worker = self.worker().map_err(|error| stays(&error))?;
         rename(dir, file, &worker.dir, &name.encode())?;

@@ -51,6 +51,43 @@ impl Queue {
         self.staged_dirs()?.iter().try_for_each(|dir| self.forget_in(dir, id, &stat))
     }
 
+    /// Removes the names that a claimed file had before it was claimed, durably. A name that it has since
+    /// then counts another attempt, or is the one that it gets once more.
+    pub(crate) fn forget_names_before_claim(
+        &self,
+        dir: &Dir,
+        file: &[u8],
+        claimed: MessageName,
+    ) -> io::Result<()> {
+        let Some(stat) = stat_of_several(dir, file)? else { return Ok(()) };
+        self.forget_old_names(dir, file, claimed.id)?;
+        let count = |name: MessageName| (name.id, name.attempts, name.kills);
+        let is_older = |name: &[u8]| match MessageName::decode(name) {
+            Some(name) => count(name) == count(claimed),
+            None => claimed.foreign,
+        };
+        for state in [EntryState::Queued, EntryState::Deferred] {
+            for dir in self.directories(state)? {
+                if let Some(name) = find_name(&dir, is_older, &stat)? {
+                    self.remove_durably(&dir, &name)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a file that waits was claimed already, by one who died since: what is to become of it is
+    /// for the takeover to say.
+    pub(crate) fn is_claimed_too(&self, dir: &Dir, file: &[u8], id: QueueId) -> io::Result<bool> {
+        let Some(stat) = stat_of_several(dir, file)? else { return Ok(false) };
+        for dir in self.directories(EntryState::Claimed)? {
+            if name_in(&dir, id, &stat)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn forget_in(&self, dir: &Dir, id: QueueId, stat: &Stat) -> io::Result<()> {
         match name_in(dir, id, stat)? {
             Some(name) => self.remove_durably(dir, &name),
@@ -87,10 +124,19 @@ fn stat_of_several(dir: &Dir, name: &[u8]) -> io::Result<Option<Stat>> {
 
 /// The name in `dir` by which the message leads to that file.
 fn name_in(dir: &Dir, id: QueueId, stat: &Stat) -> io::Result<Option<Vec<u8>>> {
+    let is_its = |name: &[u8]| MessageName::decode(name).is_some_and(|decoded| decoded.id == id);
+    find_name(dir, is_its, stat)
+}
+
+/// The name in `dir` that is of that kind and leads to that file.
+fn find_name(
+    dir: &Dir,
+    is_wanted: impl Fn(&[u8]) -> bool,
+    stat: &Stat,
+) -> io::Result<Option<Vec<u8>>> {
     for name in dir.names()? {
         let name = name?.bytes;
-        let is_its = MessageName::decode(&name).is_some_and(|decoded| decoded.id == id);
-        if is_its && is_name_of(dir, &name, stat)? {
+        if is_wanted(&name) && is_name_of(dir, &name, stat)? {
             return Ok(Some(name));
         }
     }

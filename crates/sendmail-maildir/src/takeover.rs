@@ -88,6 +88,7 @@ impl Queue {
             let fate = fates.get(&message.id).cloned().unwrap_or_default();
             match self.read_message(&dir, &file, message) {
                 Ok(content) => {
+                    self.forget_names_before_claim(&dir, &file, message)?;
                     conclusions.push(self.conclude(message, &content, fate, same_boot));
                 }
                 Err(Misfit::Gone) => {}

@@ -9,6 +9,7 @@ mod frozen;
 mod harness;
 mod model;
 mod moving;
+mod old_names;
 mod readers;
 mod room;
 mod rubbish;
