@@ -211,17 +211,27 @@ impl Dir {
     }
 
     /// Renames `from` in this directory to `to` in `target`, replacing what is there.
+    pub(crate) fn rename(&self, from: &[u8], target: &Self, to: &[u8]) -> io::Result<()> {
+        match self.rename_new(from, target, to) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let (old, new) = (OsStr::from_bytes(from), OsStr::from_bytes(to));
+                sys::renameat(&self.fd, old, &target.fd, new)?;
+                tell!(renamed(&self.fd, old, &target.fd, new));
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// As [`Dir::rename`], but an error of kind `AlreadyExists` if `to` is another file.
     ///
     /// The old name is gone then, also where both were names of one file, for which a plain rename does
     /// nothing: btrfs may keep the old name beside the new one when it replays its log after a crash.
-    pub(crate) fn rename(&self, from: &[u8], target: &Self, to: &[u8]) -> io::Result<()> {
+    pub(crate) fn rename_new(&self, from: &[u8], target: &Self, to: &[u8]) -> io::Result<()> {
         fault(Op::Rename)?;
         let (old, new) = (OsStr::from_bytes(from), OsStr::from_bytes(to));
         match sys::renameat_with(&self.fd, old, &target.fd, new, RenameFlags::NOREPLACE) {
-            Err(rustix::io::Errno::EXIST) if !self.is_one_file(old, target, new)? => {
-                sys::renameat(&self.fd, old, &target.fd, new)?;
-            }
-            Err(rustix::io::Errno::EXIST) => {
+            Err(rustix::io::Errno::EXIST) if self.is_one_file(old, target, new)? => {
                 sys::unlinkat(&self.fd, old, AtFlags::empty())?;
                 tell!(unlinked(&self.fd, from));
                 return Ok(());
@@ -245,15 +255,6 @@ impl Dir {
             Err(rustix::io::Errno::NOENT) => Ok(false),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// As [`Dir::rename`], but an error of kind `AlreadyExists` if `to` exists.
-    pub(crate) fn rename_new(&self, from: &[u8], target: &Self, to: &[u8]) -> io::Result<()> {
-        fault(Op::Rename)?;
-        let (from, to) = (OsStr::from_bytes(from), OsStr::from_bytes(to));
-        sys::renameat_with(&self.fd, from, &target.fd, to, RenameFlags::NOREPLACE)?;
-        tell!(renamed(&self.fd, from, &target.fd, to));
-        Ok(())
     }
 
     /// Gives the file `from` the second name `to`; an error of kind `AlreadyExists` if it is taken.
@@ -513,8 +514,10 @@ mod tests {
         staged.rename(b"a", &new, b"a").unwrap();
         assert!(!staged.exists(b"a").unwrap());
         assert_eq!(new.read(b"a", 9).unwrap(), b"mail");
-        // Another file is replaced, and a name stays what it is.
+        // Another file is replaced where that is wanted, and a name stays what it is.
         staged.write_synced(b"a", &[b"other"]).unwrap();
+        let kind = staged.rename_new(b"a", &new, b"a").unwrap_err().kind();
+        assert_eq!(kind, io::ErrorKind::AlreadyExists);
         staged.rename(b"a", &new, b"a").unwrap();
         new.rename(b"a", &new, b"a").unwrap();
         assert_eq!(new.read(b"a", 9).unwrap(), b"other");

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
-use sendmail_core::{Cursor, Message, QueueId, Timestamp};
+use sendmail_core::{Cursor, EventId, Message, QueueId, Timestamp};
 use uuid::Uuid;
 
 use crate::disk::Dir;
@@ -129,10 +129,10 @@ pub fn event_log(directory: &Path, bytes: &[u8]) {
     let mut parts = split(bytes, b"\n%%\n").into_iter();
     let cursor = parts.next().filter(|text| !text.is_empty());
     let cursor = cursor.map(|text| Cursor::new(String::from_utf8_lossy(text)));
-    let mut sequences = Vec::new();
+    let (mut sequences, mut seen) = (Vec::new(), HashSet::new());
     for (sequence, part) in (1..).zip(parts.take(20)) {
         sequences.push(segment_name(sequence));
-        write_segment(&dir, sequence, part).expect("a segment is written");
+        write_segment(&dir, sequence, part, &mut seen).expect("a segment is written");
     }
     let outcome = std::panic::catch_unwind(|| read_log(&dir, cursor.as_ref()));
     for name in sequences {
@@ -155,12 +155,16 @@ fn read_log(dir: &Dir, cursor: Option<&Cursor>) {
     assert_eq!(one_by_one, at_once);
 }
 
-fn write_segment(dir: &Dir, sequence: u64, part: &[u8]) -> std::io::Result<()> {
+fn write_segment(
+    dir: &Dir,
+    sequence: u64,
+    part: &[u8],
+    seen: &mut HashSet<EventId>,
+) -> std::io::Result<()> {
     let mut file = dir.create(&segment_name(sequence))?;
     let Some(lines) = part.strip_prefix(b"!") else { return file.write_all(part) };
     Header::write(Uuid::nil(), Uuid::nil(), &file)?;
     let mut content = Vec::new();
-    let mut seen = HashSet::new();
     for line in split(lines, b"\n") {
         // Ids of events are minted, and none is written twice.
         match Record::decode(line) {

@@ -277,7 +277,7 @@ impl Queue {
         // A due folder may be removed, as empty, between being opened and being used.
         for _ in 0..16 {
             let target = self.open_place(place)?;
-            match dir.rename(from, &target, to) {
+            match move_beside(dir, from, &target, to) {
                 Ok(()) => return Ok(Some(target)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     if !dir.exists(from)? {
@@ -376,6 +376,25 @@ impl Queue {
 impl Drop for Queue {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// Renames a message, and never replaces another one that has its name: of two files with one id each is
+/// somebody's mail, and the later counts an attempt more.
+pub(crate) fn move_beside(dir: &Dir, from: &[u8], target: &Dir, to: &[u8]) -> io::Result<()> {
+    let mut name = MessageName::decode(to);
+    let mut to = to.to_vec();
+    loop {
+        match dir.rename_new(from, target, &to) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let Some(name) = name.as_mut().filter(|name| name.attempts < u32::MAX) else {
+                    return Err(error);
+                };
+                name.attempts += 1;
+                to = name.encode();
+            }
+            other => return other,
+        }
     }
 }
 

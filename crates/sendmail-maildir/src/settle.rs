@@ -16,7 +16,7 @@ use crate::format::{self, Head};
 use crate::held::Held;
 use crate::journal::record::{Effect, Record};
 use crate::name::{Due, MessageName};
-use crate::queue::{Handle, Place, Queue, Worker, gone, lock};
+use crate::queue::{Handle, Place, Queue, Worker, gone, lock, move_beside};
 use crate::reading::{Content, Misfit};
 use crate::wishes::Wish;
 
@@ -214,8 +214,8 @@ impl Queue {
         let recipients = content.loaded.envelope.recipients();
         if effect.stay.is_empty() && recipients == effect.failed {
             // Not synced: if the crash of the machine undoes it, the journal has it done again.
-            return gone(dir.rename(&file, &self.layout.failed_new, &settled.encode()))
-                .map(|_| None);
+            let failed = &self.layout.failed_new;
+            return gone(move_beside(dir, &file, failed, &settled.encode())).map(|_| None);
         }
         if !effect.failed.is_empty() {
             self.keep_failed(&content, settled, &effect.failed)?;

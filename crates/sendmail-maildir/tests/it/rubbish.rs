@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt as _;
 
-use sendmail_core::{Filter, QueueAdmin as _, QueueStore};
+use sendmail_core::{Filter, QueueAdmin as _, QueueStore, Release, Settlement};
 
 use crate::support::{Queue, claim_all, deliver, queue};
 
@@ -133,4 +133,27 @@ async fn what_is_damaged_in_the_failed_mail_is_listed_and_not_reported_again() {
     again.list(&Filter::default(), &mut visit).await.unwrap();
     assert_eq!(states, [(sendmail_core::EntryState::Failed, None)]);
     assert!(again.statistics().await.unwrap().set_aside.is_empty());
+}
+
+/// An id is minted for one message. Where two files have it all the same, neither takes the other's place.
+// Proves: B-file-names, I10
+#[tokio::test]
+async fn two_files_of_one_id_are_both_kept() {
+    let scene = Queue::new();
+    let store = scene.open().await;
+    queue(&store, &["a@x"]).await;
+    let [new, cur] = ["new", "cur"].map(|folder| scene.path().join(folder));
+    let file = std::fs::read_dir(&new).unwrap().next().unwrap().unwrap();
+    let other = format!("{}:2,S", file.file_name().to_str().unwrap());
+    std::fs::copy(file.path(), cur.join(other)).unwrap();
+    let mut released = 0;
+    for _ in 0..4 {
+        for claim in claim_all(&store).await {
+            store.settle(claim, Settlement::Release(Release::NotAttempted)).await.unwrap();
+            released += 1;
+        }
+    }
+    assert!(released >= 2);
+    let count = |folder| std::fs::read_dir(folder).unwrap().count();
+    assert_eq!(count(&new) + count(&cur), 2);
 }
