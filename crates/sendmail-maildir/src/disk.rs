@@ -63,7 +63,7 @@ pub(crate) struct Name {
 }
 
 impl Dir {
-    /// Opens a directory that exists; a symbolic link is refused.
+    /// Opens a directory that exists. Where the queue is, is for its operator to say, by a link if need be.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
