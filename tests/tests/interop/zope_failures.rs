@@ -158,9 +158,9 @@ async fn a_commit_whose_rename_fails_says_so() {
     queue.send(&["b@example.net"], mail("before")).await;
     for (error, code) in [("ENOSPC", 73), ("EIO", 74)] {
         let mut command = Command::new(&strace);
-        // The queue is opened with the third of its kind, which replaces nothing.
-        let renames = "?rename,?renameat";
+        let renames = "?rename,?renameat,?renameat2";
         command.args(["-f", "-qq", "-o"]).arg(queue.beside().join("trace"));
+        command.arg("-P").arg(queue.path().join("new"));
         command.args(["-e", &format!("trace={renames}")]);
         command.args(["-e", &format!("inject={renames}:error={error}")]);
         command.arg(binary()).arg("--queue").arg(queue.path());

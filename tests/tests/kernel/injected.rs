@@ -155,20 +155,23 @@ impl Trial {
                 scene.ledger.begins("first", 3);
             }
             Act::Recover => {
-                self.leave(2, "fchmod", "u").await;
-                self.leave(3, "renameat:when=4", "d").await;
+                self.leave(2, "fchmod", None, "u").await;
+                self.leave(3, "renameat2", Some("new"), "d").await;
             }
         }
     }
 
-    /// Leaves a transaction as a producer does that is killed at this call.
-    async fn leave(&mut self, number: u64, call: &str, prefix: &str) {
+    /// Leaves a transaction as a producer does that is killed at the first such call, or the first about
+    /// that directory.
+    async fn leave(&mut self, number: u64, call: &str, directory: Option<&str>, prefix: &str) {
         let plan = plan(number, several(prefix), Ending::Commit);
         self.scene.ledger.plan(plan.clone());
-        let (call, when) = call.split_once(':').unwrap_or((call, "when=1"));
         let mut command = Command::new(&self.strace);
         command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
-        command.args(["-e", &format!("inject={call}:signal=SIGKILL:{when}")]);
+        command.args(["-e", &format!("inject={call}:signal=SIGKILL:when=1")]);
+        if let Some(directory) = directory {
+            command.arg("-P").arg(self.scene.queue.path.join(directory));
+        }
         command.arg(PRODUCER).arg("producer").arg(&self.scene.queue.path).arg("--one-thread");
         let output = finish(command, &told(&[plan])).await;
         assert!(!output.status.success(), "it was not killed: {output:?}");
