@@ -36,6 +36,15 @@ fn build_sendmail_queue() -> Result<PathBuf> {
     if folder.ends_with("release") {
         cargo.arg("--release");
     }
+    // What cargo has told us of this package is not passed on: build scripts that look at such variables
+    // would run again, and all that rests on them would be built anew, here and the next time elsewhere.
+    for (name, _) in env::vars_os() {
+        let is_of_a_package =
+            |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        if name.to_str().is_some_and(is_of_a_package) {
+            cargo.env_remove(name);
+        }
+    }
     if !cargo.status()?.success() {
         return Err("sendmail-queue could not be built".into());
     }

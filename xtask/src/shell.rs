@@ -41,10 +41,23 @@ pub(crate) fn root() -> PathBuf {
 }
 
 /// The cargo that started us, in the folder of the workspace.
+///
+/// What it has told us of this package is not passed on: build scripts that look at such variables, as
+/// ring's does, would run again, and all that rests on them would be built anew, whenever somebody else
+/// calls cargo.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_of_a_package) {
+            command.env_remove(name);
+        }
+    }
     command
+}
+
+fn is_of_a_package(name: &str) -> bool {
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
 }
 
 /// Runs `command`, whose output is shown.

@@ -13,38 +13,7 @@ use super::PATIENCE;
 /// Where the binary is: `SENDMAIL_QUEUE_BIN`, or built once from this workspace.
 pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| match std::env::var_os("SENDMAIL_QUEUE_BIN") {
-        Some(path) => PathBuf::from(path),
-        None => build(),
-    })
-}
-
-/// Builds it in the profile of this test, and lets cargo say where it put it.
-fn build() -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = std::process::Command::new(cargo);
-    command.args(["build", "-p", "sendmail-cli", "--message-format=json-render-diagnostics"]);
-    if !cfg!(debug_assertions) {
-        command.arg("--release");
-    }
-    // What cargo told this test about its own package would make build scripts run again.
-    let own = |name: &OsStr| {
-        let name = name.to_string_lossy();
-        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
-    };
-    for (name, _) in std::env::vars_os().filter(|(name, _)| own(name)) {
-        command.env_remove(name);
-    }
-    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    let output = command.stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "sendmail-cli does not build");
-    let text = String::from_utf8(output.stdout).unwrap();
-    let messages = text.lines().filter_map(|line| serde_json::from_str(line).ok());
-    let mut built = messages.filter_map(|message: serde_json::Value| {
-        let executable = message["executable"].as_str()?;
-        executable.ends_with("/sendmail-queue").then(|| PathBuf::from(executable))
-    });
-    built.next_back().expect("cargo built sendmail-queue")
+    BINARY.get_or_init(|| sendmail_tests::programs::sendmail_queue().unwrap())
 }
 
 /// A program that has come to its end.
