@@ -354,7 +354,7 @@ impl Queue {
             to.kills = 0;
         }
         let to = to.encode();
-        let Some(target) = self.move_to(dir, file, place, &to)? else { return Ok(false) };
+        let Some((target, _)) = self.move_to(dir, file, place, &to)? else { return Ok(false) };
         // In this order: what has two names after a crash may be sent twice.
         dir.sync()?;
         target.sync()?;

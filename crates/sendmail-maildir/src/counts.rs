@@ -13,7 +13,7 @@ use crate::queue::Queue;
 const MANY: usize = 50;
 const AT: Timestamp = Timestamp::from_millis(1_795_504_135_000);
 
-fn open(path: &Path) -> Queue {
+pub(crate) fn open(path: &Path) -> Queue {
     Queue::open(path, MaildirOptions::default()).unwrap()
 }
 
@@ -29,7 +29,7 @@ fn mail(resource: &str) -> NewMessage {
 }
 
 /// Writes messages whose transaction a database decides.
-fn write(queue: &Queue, count: usize) -> Vec<QueueId> {
+pub(crate) fn write(queue: &Queue, count: usize) -> Vec<QueueId> {
     let write = |_| {
         let new = mail("database");
         queue.write(&new).unwrap();

@@ -231,6 +231,7 @@ impl Dir {
         fault(Op::Rename)?;
         let (old, new) = (OsStr::from_bytes(from), OsStr::from_bytes(to));
         match sys::renameat_with(&self.fd, old, &target.fd, new, RenameFlags::NOREPLACE) {
+            Err(rustix::io::Errno::EXIST) if self.is_one_place(old, target, new)? => return Ok(()),
             Err(rustix::io::Errno::EXIST) if self.is_one_file(old, target, new)? => {
                 sys::unlinkat(&self.fd, old, AtFlags::empty())?;
                 tell!(unlinked(&self.fd, from));
@@ -242,16 +243,16 @@ impl Dir {
         Ok(())
     }
 
-    /// Whether these are two names of one file; one name is not two. Nobody gives a file of the queue
-    /// another name while it is asked.
+    /// Whether these are one name in one directory.
+    fn is_one_place(&self, name: &OsStr, other: &Self, its: &OsStr) -> io::Result<bool> {
+        Ok(name == its && place(&sys::fstat(&self.fd)?) == place(&sys::fstat(&other.fd)?))
+    }
+
+    /// Whether both lead to one file. Nobody gives a file of the queue another name while it is asked.
     fn is_one_file(&self, name: &OsStr, other: &Self, its: &OsStr) -> io::Result<bool> {
-        let place = |stat: Stat| (stat.st_dev, stat.st_ino);
-        if name == its && place(sys::fstat(&self.fd)?) == place(sys::fstat(&other.fd)?) {
-            return Ok(false);
-        }
         let here = sys::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
         match sys::statat(&other.fd, its, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(there) => Ok(place(here) == place(there)),
+            Ok(there) => Ok(place(&here) == place(&there)),
             Err(rustix::io::Errno::NOENT) => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -453,11 +454,20 @@ pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// What tells one file from another.
+fn place(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
+}
+
 /// Whether the file that `name` in `dir` leads to is `file`.
 pub(crate) fn is_same(dir: &Dir, name: &[u8], file: &File) -> io::Result<bool> {
-    let ours = sys::fstat(file)?;
+    is_name_of(dir, name, &sys::fstat(file)?)
+}
+
+/// Whether `name` in `dir` leads to the file that has this `stat`.
+pub(crate) fn is_name_of(dir: &Dir, name: &[u8], stat: &Stat) -> io::Result<bool> {
     match dir.stat(name) {
-        Ok(found) => Ok(found.st_ino == ours.st_ino && found.st_dev == ours.st_dev),
+        Ok(found) => Ok(place(&found) == place(stat)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }

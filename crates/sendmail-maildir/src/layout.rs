@@ -166,9 +166,20 @@ impl Layout {
 fn make_root(path: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    for made in missing {
+    let sync_parent = |made: &Path| {
         let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
-        Dir::open(parent.unwrap_or(Path::new(".")))?.sync()?;
+        Dir::open(parent.unwrap_or(Path::new(".")))?.sync()
+    };
+    for made in &missing {
+        sync_parent(made)?;
+    }
+    if missing.is_empty() {
+        // Whoever made it may have died before it was synced. A parent that is not ours to open was
+        // not made by us.
+        match sync_parent(path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            other => other?,
+        }
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::io;
 
 use sendmail_core::{EntryState, QueueId};
 
-use crate::disk::{Dir, Stat};
+use crate::disk::{Dir, Stat, is_name_of};
 use crate::name::MessageName;
 use crate::queue::{Queue, gone};
 use crate::undecided::Found;
@@ -30,7 +30,7 @@ impl Queue {
         } else {
             for dir in self.staged_dirs()? {
                 if is_name_of(&dir, &name, &stat)? {
-                    return found.dir.unlink(&name).map(|()| true);
+                    return gone(found.dir.unlink(&name)).map(|_| true);
                 }
             }
         }
@@ -141,12 +141,4 @@ fn find_name(
         }
     }
     Ok(None)
-}
-
-fn is_name_of(dir: &Dir, name: &[u8], stat: &Stat) -> io::Result<bool> {
-    match dir.stat(name) {
-        Ok(found) => Ok(found.st_ino == stat.st_ino && found.st_dev == stat.st_dev),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
 }

@@ -207,7 +207,8 @@ impl Queue {
         now: Timestamp,
     ) -> io::Result<Option<Handle<'_>>> {
         let (place, published) = Place::first(options, name, now);
-        self.move_to(from, &name.encode(), &place, &published.encode())
+        let moved = self.move_to(from, &name.encode(), &place, &published.encode())?;
+        Ok(moved.map(|(target, _)| target))
     }
 
     /// Publishes what other processes wrote and staged, or finds that it is published already.

@@ -265,20 +265,20 @@ impl Queue {
         })
     }
 
-    /// Renames `from` in `dir` to `to` in `place`, and returns where it went; nothing if it was not
-    /// there any more. The directories are not synced.
+    /// Renames `from` in `dir` to `to` in `place`, and returns where it went, by which name; nothing if
+    /// it was not there any more. The directories are not synced.
     pub(crate) fn move_to(
         &self,
         dir: &Dir,
         from: &[u8],
         place: &Place,
         to: &[u8],
-    ) -> io::Result<Option<Handle<'_>>> {
+    ) -> io::Result<Option<(Handle<'_>, Vec<u8>)>> {
         // A due folder may be removed, as empty, between being opened and being used.
         for _ in 0..16 {
             let target = self.open_place(place)?;
             match move_beside(dir, from, &target, to) {
-                Ok(()) => return Ok(Some(target)),
+                Ok(name) => return Ok(Some((target, name))),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     if !dir.exists(from)? {
                         return Ok(None);
@@ -381,7 +381,8 @@ impl Drop for Queue {
 
 /// Renames a message, and never replaces another one that has its name: of two files with one id each is
 /// somebody's mail, and the later counts an attempt more.
-pub(crate) fn move_beside(dir: &Dir, from: &[u8], target: &Dir, to: &[u8]) -> io::Result<()> {
+/// Returns the name that it has got.
+pub(crate) fn move_beside(dir: &Dir, from: &[u8], target: &Dir, to: &[u8]) -> io::Result<Vec<u8>> {
     let mut name = MessageName::decode(to);
     let mut to = to.to_vec();
     loop {
@@ -393,7 +394,7 @@ pub(crate) fn move_beside(dir: &Dir, from: &[u8], target: &Dir, to: &[u8]) -> io
                 name.attempts += 1;
                 to = name.encode();
             }
-            other => return other,
+            other => return other.map(|()| to),
         }
     }
 }

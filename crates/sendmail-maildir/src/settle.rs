@@ -76,8 +76,8 @@ impl Queue {
         self.log(&events).map_err(trouble)?;
         self.clear_wish(claim.id, &worker.dir, honoured);
         self.drop_claim(worker, claim.id, Record::Released(claim.id));
-        if let Some(dir) = moved {
-            let moved = Moved { dir, name: back, options };
+        if let Some((dir, file)) = moved {
+            let moved = Moved { dir, name: MessageName::decode(&file).unwrap_or(back), options };
             events.extend(self.honour_late_wish(claim.id, &moved));
         }
         self.wake.signal();
@@ -215,7 +215,8 @@ impl Queue {
         if effect.stay.is_empty() && recipients == effect.failed {
             // Not synced: if the crash of the machine undoes it, the journal has it done again.
             let failed = &self.layout.failed_new;
-            return gone(move_beside(dir, &file, failed, &settled.encode())).map(|_| None);
+            let put = move_beside(dir, &file, failed, &settled.encode()).map(drop);
+            return gone(put).map(|_| None);
         }
         if !effect.failed.is_empty() {
             self.keep_failed(&content, settled, &effect.failed)?;
@@ -236,7 +237,10 @@ impl Queue {
             (false, None) => (Place::lane(&options), settled),
         };
         let moved = self.move_to(dir, &file, &place, &target.encode())?;
-        Ok(moved.map(|dir| Moved { dir, name: target, options }))
+        Ok(moved.map(|(dir, file)| {
+            let name = MessageName::decode(&file).unwrap_or(target);
+            Moved { dir, name, options }
+        }))
     }
 
     /// Keeps a copy for recipients who were given up.
@@ -248,8 +252,17 @@ impl Queue {
     ) -> io::Result<()> {
         let name = MessageName { foreign: false, ..name };
         let temporary = self.write_for(content, name, to)?;
-        self.layout.tmp.rename(&temporary, &self.layout.failed_new, &name.encode())?;
-        self.layout.failed_new.sync()
+        let (failed, file) = (&self.layout.failed_new, name.encode());
+        // Its own copy of an earlier try is replaced, and never that of another message of this id.
+        let own = self.read_message(failed, &file, name).is_ok_and(|kept| {
+            kept.loaded.envelope.recipients() == to && kept.loaded.message == content.loaded.message
+        });
+        if own {
+            self.layout.tmp.rename(&temporary, failed, &file)?;
+        } else {
+            move_beside(&self.layout.tmp, &temporary, failed, &file)?;
+        }
+        failed.sync()
     }
 
     /// Writes the message for these recipients into `tmp/`, synced, and returns its name there.

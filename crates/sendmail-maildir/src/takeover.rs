@@ -88,7 +88,11 @@ impl Queue {
             let fate = fates.get(&message.id).cloned().unwrap_or_default();
             match self.read_message(&dir, &file, message) {
                 Ok(content) => {
-                    self.forget_names_before_claim(&dir, &file, message)?;
+                    if let Err(error) = self.forget_names_before_claim(&dir, &file, message) {
+                        // It may be sent twice as it is; the others need not wait for it.
+                        result = result.and(Err(error));
+                        continue;
+                    }
                     conclusions.push(self.conclude(message, &content, fate, same_boot));
                 }
                 Err(Misfit::Gone) => {}
@@ -254,7 +258,8 @@ impl Queue {
                 Record::Event(_) => {}
             }
         }
-        Ok((fates, owner::is_same_boot(header.boot, self.boot)))
+        // Records that were not synced may be missing as after a crash of the machine.
+        Ok((fates, owner::is_same_boot(header.boot, self.boot) && !header.doubtful))
     }
 
     fn newest_segment(&self, worker: OwnerId) -> io::Result<Option<(File, Header)>> {
@@ -286,9 +291,10 @@ impl Queue {
         // One after the other: a worker may have left thousands.
         for sequence in sequences(&self.layout.journal)? {
             match self.segment_of(worker, sequence)? {
+                Some((_, header)) if header.sealed => {}
                 Some((file, header)) if header.doubtful => self.save_events(&file, header)?,
-                Some((file, header)) if !header.sealed => seal_segment(&file, header)?,
-                _ => {}
+                Some((file, header)) => seal_segment(&file, header)?,
+                None => {}
             }
         }
         Ok(())
@@ -346,4 +352,36 @@ fn end_of_whole(file: &File) -> io::Result<u64> {
         at = records.position();
     }
     Ok(cut.unwrap_or(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use sendmail_core::Step;
+
+    use super::*;
+    use crate::counts::{open, write};
+
+    /// What a sync that failed has lost of a journal may have happened.
+    // Proves: I8, I17
+    #[test]
+    fn after_a_failed_sync_each_claim_may_have_been_sent() {
+        for is_doubtful in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let first = open(folder.path());
+            first.publish(&write(&first, 1)).unwrap();
+            let claim = first.claim(1).unwrap().claims.remove(0);
+            first.record(&claim, Step::Begin).unwrap();
+            if is_doubtful {
+                for number in sequences(&first.layout.journal).unwrap() {
+                    doubt(&first.layout.journal.open_file(&segment_name(number), true).unwrap());
+                }
+            }
+            first.owner.release();
+            // Sealed by the first takeover, it is still doubtful for one that comes after its death.
+            open(folder.path()).seal_journal(first.owner.id).unwrap();
+            let events = open(folder.path()).claim(1).unwrap().events;
+            let told = events.iter().any(|event| event.kind == MailEventKind::PossibleDuplicate);
+            assert_eq!(told, is_doubtful, "{events:?}");
+        }
+    }
 }

@@ -6,7 +6,7 @@
 //! 24 16  the boot of the machine and the mount under which it was begun
 //! 40  8  the watermark: how far the records are known to be durable, as an offset
 //! 48  8  the watermark again, every bit inverted
-//! 56  8  1 if the segment is sealed: nothing is ever appended; 2 if a sync of it failed
+//! 56  8  flags: 1, the segment is sealed, nothing is ever appended; 2, a sync of it failed
 //! 64     records: length, CRC-32 of the bytes, bytes; a length of 0 ends them
 //! ```
 //!
@@ -41,7 +41,7 @@ pub(crate) struct Header {
     pub(crate) boot: Uuid,
     pub(crate) watermark: u64,
     pub(crate) sealed: bool,
-    /// A sync of it failed: another one would prove nothing.
+    /// A sync of it failed: another one would prove nothing, and what is missing in it may have happened.
     pub(crate) doubtful: bool,
 }
 
@@ -79,8 +79,8 @@ impl Header {
             // A torn watermark proves nothing: the beginning is always durable. It was to be sealed
             // perhaps, and is not then: what is sealed is read to the watermark and never looked at again.
             watermark: if watermark == !inverse { watermark.max(START) } else { START },
-            sealed: watermark == !inverse && number(56)? == SEALED,
-            doubtful: number(56)? == DOUBTFUL,
+            sealed: watermark == !inverse && number(56)? & SEALED != 0,
+            doubtful: number(56)? & DOUBTFUL != 0,
         })
     }
 }
@@ -94,19 +94,19 @@ pub(crate) fn set_watermark(file: &File, offset: u64) -> io::Result<()> {
 /// preallocated and is not used is given back. Not synced: a seal that is lost is set anew by a sweep.
 pub(crate) fn seal(file: &File, end: u64) -> io::Result<()> {
     set_length(file, end)?;
-    mark_sealed(file, end)
+    mark_sealed(file, end, SEALED)
 }
 
 /// Seals a segment that is not to be synced any more, at its watermark.
 pub(crate) fn seal_doubtful(file: &File, watermark: u64) -> io::Result<()> {
-    mark_sealed(file, watermark)
+    mark_sealed(file, watermark, SEALED | DOUBTFUL)
 }
 
-fn mark_sealed(file: &File, end: u64) -> io::Result<()> {
+fn mark_sealed(file: &File, end: u64, flags: u64) -> io::Result<()> {
     // In one write: a crash must not leave the seal with a watermark that lags for good.
     let mut bytes = [0; 24];
     bytes[..16].copy_from_slice(&watermark_bytes(end));
-    bytes[16..].copy_from_slice(&SEALED.to_le_bytes());
+    bytes[16..].copy_from_slice(&flags.to_le_bytes());
     write_at(file, &bytes, 40)
 }
 
