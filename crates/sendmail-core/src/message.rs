@@ -443,7 +443,7 @@ mod tests {
         }
     }
 
-    // Proves: B-long-lines, B-controls
+    // Proves: B-missing
     #[test]
     fn a_header_is_what_reads_as_one() {
         // Folding needs something to fold, and a name has no white space within.
@@ -479,12 +479,14 @@ mod tests {
         assert_eq!(Message::from_wire(wire, 0), large);
     }
 
+    // Proves: B-long-lines
     #[test]
     fn the_longest_line_is_taken() {
         let longest = "x".repeat(MAX_LINE);
         assert!(accept(&format!("A: b\n\n{longest}\n")).is_ok());
     }
 
+    // Proves: B-long-lines, B-controls
     #[test]
     fn what_smtp_cannot_carry_is_named_by_its_line() {
         assert_eq!(accept(""), Err(MessageError::Empty));

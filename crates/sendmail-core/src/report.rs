@@ -114,8 +114,11 @@ fn without_addresses(text: &str, is_unwanted: impl Fn(&str) -> bool) -> Option<S
         let domain: String =
             part(at + 1, text.len()).chars().take_while(|c| in_domain(*c)).collect();
         let bare = domain.trim_end_matches(['.', ':', '-', ']']);
+        // `a@b:unknown` names `a@b`, where `a@[IPv6:::1]` is one address.
+        let before_colon = domain.split(':').next().unwrap_or_default();
         let found = starts.into_iter().find_map(|start| {
-            let mut ends = [&*domain, bare].into_iter().map(|domain| at + 1 + domain.len());
+            let ends = [&*domain, bare, before_colon];
+            let mut ends = ends.into_iter().map(|domain| at + 1 + domain.len());
             let is_found = |end: &usize| is_unwanted(&part(start, *end).to_ascii_lowercase());
             Some((start, ends.find(is_found)?))
         });
@@ -163,6 +166,10 @@ mod tests {
         check(
             "hidden@b.example.",
             [&format!("{other}."), "hidden@b.example.", &format!("{other}.")],
+        );
+        check(
+            "hidden@b.example:unknown",
+            [&format!("{other}:unknown"), "hidden@b.example:unknown", &format!("{other}:unknown")],
         );
         check("@ a@ @b @@ a@b", ["@ a@ @b @@ a@b"; 3]);
         let outcomes = ["a@b.example full", "no", "hidden@b.example"]

@@ -172,7 +172,7 @@ impl Engine {
             let context = Arc::clone(&self.context);
             self.tasks.spawn(async move {
                 let done = attempt::give_back(&context, job, "").await;
-                Finished::new(done.id)
+                Finished { stopped: done.stopped, ..Finished::new(done.id) }
             });
         }
         while let Some(finished) = self.tasks.join_next().await {

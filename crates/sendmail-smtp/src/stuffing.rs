@@ -74,7 +74,6 @@ mod tests {
         assert_eq!(stuff(b"A: b\r\n\r\n", 1000), b"A: b\r\n\r\n");
     }
 
-    // Proves: B-line-ends, A-injection
     #[test]
     fn a_piece_that_has_its_size_ends_there() {
         let pieces = |size| stuffed_pieces(b"ab\r\ncd\r\nef\r\n", size).collect::<Vec<_>>();

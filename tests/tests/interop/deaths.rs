@@ -75,7 +75,7 @@ async fn a_worker_that_dies_before_the_handover_makes_no_duplicate() {
     assert_eq!(queue.events_of("sent").await[0]["attempt"], 2);
 }
 
-// Proves: I12, F-claim-kill
+// Proves: I12, F-dot-kill
 #[tokio::test(flavor = "multi_thread")]
 async fn another_processor_takes_over_at_its_next_look() {
     let queue = Queue::new();

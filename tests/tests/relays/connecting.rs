@@ -61,7 +61,7 @@ async fn connect_silence() {
 }
 
 /// A name without an address.
-// Proves: S-connect-4xx, I11
+// Proves: I11
 #[tokio::test(flavor = "multi_thread")]
 async fn connect_to_a_name_that_is_none() {
     let relay = SmtpConfig::from_url("smtp://relay.invalid:25?tls=none").unwrap();
@@ -69,7 +69,7 @@ async fn connect_to_a_name_that_is_none() {
 }
 
 /// A relay whose certificate proves nothing; nothing is said to it but EHLO and STARTTLS.
-// Proves: S-connect-5xx, I11
+// Proves: A-certificate, I11
 #[tokio::test(flavor = "multi_thread")]
 async fn handshake_with_somebody_else() {
     let own = Certificates::new();

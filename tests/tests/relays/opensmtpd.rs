@@ -52,7 +52,7 @@ real::cases!(plain());
 
 /// Version 6.8, which Debian 12 has, cannot encrypt beside OpenSSL 3, whoever asks: then nothing is said to
 /// it, no password either, and nobody loses an attempt.
-// Proves: S-connect-5xx, I11
+// Proves: I11
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn encrypted_and_authenticated() {
     let Some(certificate) = Certificate::rsa() else { return };

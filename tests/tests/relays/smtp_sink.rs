@@ -256,7 +256,6 @@ rows! {
 /// -A: it says 550 after its 354 and reads nothing. Whether that comes before the dot or after is a matter
 /// of chance, and its hanging up may take the reply with it; but nobody is told "sent", and who is in doubt
 /// is told so.
-// Proves: S-data-5xx
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refused_while_the_message_is_sent() {
     for delay in ["0", "1"] {

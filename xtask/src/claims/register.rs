@@ -307,7 +307,11 @@ const ATTACKS: [Row; 15] = [
         "limits for each transaction and each queue; the prepare votes no with \"queue full\"",
     ),
     ("A-log", "lines of log made by a peer", "controls are escaped, the text of replies is cut"),
-    ("A-advisory", "a dependency with an advisory", "`cargo xtask deny` fails, in every run of CI"),
+    (
+        "A-advisory",
+        "a dependency with an advisory",
+        "`cargo xtask deny` fails, in every run of CI that reaches the database of advisories; one that does not says so",
+    ),
 ];
 
 /// What a queue promises besides.

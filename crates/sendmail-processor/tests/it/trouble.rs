@@ -41,6 +41,7 @@ async fn damaged_and_unreadable_messages_stop_nobody_else() {
     assert_eq!(left, [(EntryState::Queued, newer), (EntryState::Failed, damaged)]);
 }
 
+// Proves: F-record-full, I9
 #[tokio::test]
 async fn an_outcome_that_cannot_be_recorded_is_kept_and_nothing_else_is_sent() {
     let bench = Bench::new();

@@ -14,6 +14,7 @@ use crate::suite::{QueueHarness, skipped};
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Catches a store in which the mail of a dead worker waits for hours, or for ever.
+// Proves: I12, F-claim-kill
 pub async fn a_dead_workers_claims_are_free<H: QueueHarness>(h: &H) {
     let doomed = h.open().await;
     for _ in 0..3 {
@@ -145,7 +146,7 @@ pub async fn no_announcement_without_handover<H: QueueHarness>(h: &H) {
 }
 
 /// Catches a store that forgets a settlement with the process that made it.
-// Proves: Q-delivered, F-unlink-kill
+// Proves: Q-delivered
 pub async fn settled_then_death_is_not_sent_again<H: QueueHarness>(h: &H) {
     let doomed = h.open().await;
     let new = queue(h, &doomed, &["a@example.net"]).await;
