@@ -154,7 +154,12 @@ fn check_books(queue: &Queue, ledger: &Ledger, log: &[MailEvent]) -> Result<Vec<
     for told in ledger.events.difference(&known) {
         wrong.push(format!("an event was told and is not in the log: {told:?}"));
     }
-    for damaged in log.iter().filter(|event| event.kind == MailEventKind::Damaged) {
+    // What the disk fails at stays where it is, and is told of by the same kind of event.
+    let is_given_up = |event: &&MailEvent| {
+        let why = event.detail.as_deref().unwrap_or_default();
+        event.kind == MailEventKind::Damaged && !why.contains("cannot be read")
+    };
+    for damaged in log.iter().filter(is_given_up) {
         let account = damaged.queue_id.and_then(|id| ledger.accounts.get(&id));
         if account.is_some_and(super::ledger::Account::is_owed) {
             wrong.push(format!("damaged, and it was committed: {:?}", damaged.queue_id));
