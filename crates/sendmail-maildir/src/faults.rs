@@ -18,6 +18,10 @@ use crate::power::probe::{self, Fault};
 use crate::power::{is_long, place};
 use crate::queue::Queue;
 
+mod producer;
+mod scene;
+mod worker;
+
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
 
