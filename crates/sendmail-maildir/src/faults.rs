@@ -3,6 +3,8 @@
 //! Each history is lived again and again; in the N-th run the N-th operation fails, for every N. The
 //! process goes on as callers do: it repeats what may be repeated and takes errors at their word. In the
 //! end it dies, another takes over, and the books are checked.
+//!
+//! What exactly is promised at which moment is in [`producer`] and [`worker`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -104,10 +106,6 @@ fn fail_each(chosen: impl Fn(u32) -> Vec<Fault>) -> Vec<String> {
 }
 
 // Proves: I1, I2, I3, I4, I5, I9, I10, I17
-// Proves: F-write-full, F-write-eio, F-write-access, F-prepare-full, F-prepare-eio, F-prepare-access
-// Proves: F-decide-full, F-decide-eio, F-decide-access, F-publish-full, F-publish-eio, F-publish-access
-// Proves: F-claim-full, F-claim-eio, F-claim-access, F-record-full, F-record-eio, F-record-access
-// Proves: F-unlink-full, F-unlink-eio, F-unlink-access
 #[test]
 fn any_operation_may_fail() {
     let violations = fail_each(|count| {
@@ -186,7 +184,7 @@ fn deliver_after_trouble(count: u32, error: i32) -> bool {
     failed.is_some()
 }
 
-// Proves: I12, F-claim-full, F-record-full, F-unlink-full, F-publish-full
+// Proves: I12
 #[test]
 fn trouble_that_is_over_keeps_nobody_from_delivering() {
     for error in [ENOSPC, EIO] {
