@@ -14,9 +14,10 @@ use sendmail_core::{AdminOutcome, DeliveryOptions, Discard, QueueId};
 use crate::disk::{Op, faults};
 use crate::options::MaildirOptions;
 use crate::power::cut::random;
-use crate::power::history::{LATER, Life, SCRIPTS, Script};
+use crate::power::history::{LATER, Life};
 use crate::power::judge::settle_books;
 use crate::power::probe::{self, Fault};
+use crate::power::scripts::{SCRIPTS, Script};
 use crate::power::{is_long, place};
 use crate::queue::Queue;
 

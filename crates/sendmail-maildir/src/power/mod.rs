@@ -4,7 +4,7 @@
 //! recorded ([`record`]). From the recording all disks are built that a power cut after any number of
 //! operations may leave ([`cut`]); each is made anew ([`image`]), opened by another process under
 //! another boot of the machine, recovered, delivered, and compared with what was promised until then
-//! ([`judge`], [`ledger`]). What is lived is in [`history`]. How it is run and what it has found is in
+//! ([`judge`], [`ledger`]). What is lived is in [`history`] and [`scripts`]. How it is run and what it has found is in
 //! `docs/disk.md`.
 
 pub(crate) mod cut;
@@ -15,6 +15,7 @@ pub(crate) mod ledger;
 pub(crate) mod mutations;
 pub(crate) mod probe;
 pub(crate) mod record;
+pub(crate) mod scripts;
 pub(crate) mod search;
 mod tests;
 

@@ -10,12 +10,13 @@ use sendmail_testkit::ManualClock;
 use uuid::Uuid;
 
 use super::cut::{Cut, Model, random};
-use super::history::{Life, Script};
+use super::history::Life;
 use super::image::Image;
 use super::judge::settle_books;
 use super::ledger::Ledger;
 use super::mutations::Line;
 use super::record::{Recorder, Step};
+use super::scripts::Script;
 use super::{place, probe};
 
 /// A history that was lived without any trouble.

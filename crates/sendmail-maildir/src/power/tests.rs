@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::cut::Model;
-use super::history::SCRIPTS;
 use super::is_long;
 use super::mutations::{Finding, Line, Mutation, TABLE, is_in, mutate, sites};
+use super::scripts::SCRIPTS;
 use super::search::{Found, Known, Recording, Search, search, search_beyond};
 
 /// A search of the size that every run can afford.
