@@ -18,7 +18,7 @@ use sendmail_testkit::ManualClock;
 use uuid::Uuid;
 
 use super::ledger::{Ledger, Note, Told, event};
-use super::probe;
+use super::{order, probe};
 use crate::options::MaildirOptions;
 use crate::queue::Queue;
 
@@ -362,6 +362,8 @@ impl Life {
                 }
                 _ => {
                     self.note(Note::Copy(id, name));
+                    let late = order::check(&self.path, &self.ledger);
+                    self.ledger.wrong.extend(late);
                     (Outcome::Accepted(Reply::new(250, "ok")), Verdict::Done)
                 }
             };

@@ -9,6 +9,7 @@ use sendmail_core::{EntryState, Error, MailEvent, MailEventKind, QueueId};
 
 use super::history::{LATER, Life};
 use super::ledger::{Ledger, Note, event};
+use super::order;
 use crate::journal::log;
 use crate::name::MessageName;
 use crate::queue::Queue;
@@ -19,10 +20,13 @@ const ROUNDS: u32 = 8;
 
 /// Recovers, delivers and compares. Returns what is wrong; nothing if all is well.
 pub(crate) fn settle_books(life: &mut Life) -> Vec<String> {
+    // Before anybody else writes to it.
+    let mut late = order::check(&life.path, &life.ledger);
     life.note(Note::Death);
     life.keeps_history = true;
     match settle(life) {
         Ok(mut wrong) => {
+            wrong.append(&mut late);
             wrong.append(&mut life.ledger.wrong);
             wrong
         }

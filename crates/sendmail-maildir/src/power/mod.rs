@@ -13,6 +13,7 @@ pub(crate) mod image;
 pub(crate) mod judge;
 pub(crate) mod ledger;
 pub(crate) mod mutations;
+pub(crate) mod order;
 pub(crate) mod probe;
 pub(crate) mod record;
 pub(crate) mod scripts;
