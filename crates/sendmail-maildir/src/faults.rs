@@ -17,8 +17,8 @@ use crate::power::cut::random;
 use crate::power::history::{LATER, Life};
 use crate::power::judge::settle_books;
 use crate::power::probe::{self, Fault};
-use crate::power::scripts::{SCRIPTS, Script};
-use crate::power::{is_long, place};
+use crate::power::scripts::Script;
+use crate::power::{Progress, chosen, is_long, place};
 use crate::queue::Queue;
 
 mod producer;
@@ -78,18 +78,20 @@ fn operations(script: &Script) -> u32 {
     NEVER - probe::left()
 }
 
-/// Lets every operation of every history fail; `chosen` says how.
-fn fail_each(chosen: impl Fn(u32) -> Vec<Fault>) -> Vec<String> {
+/// Lets every operation of every history fail; `ways` says how.
+fn fail_each(ways: impl Fn(u32) -> Vec<Fault>) -> Vec<String> {
     let mut violations = Vec::new();
     println!("| history | operations N | runs | violations |\n|---|---|---|---|");
-    for script in &SCRIPTS {
+    for script in chosen() {
         let (mut runs, before) = (0, violations.len());
         let mut count = 0;
+        let mut progress = Progress::of(format!("{}, one fault", script.name));
         loop {
             let mut reached = false;
-            for fault in chosen(count) {
+            for fault in ways(count) {
                 let Run { failed, wrong } = live(script, &[(count, fault)]);
                 runs += 1;
+                progress.tell(|| format!("operation {count}, {} violations", violations.len()));
                 reached |= !failed.is_empty();
                 let name = script.name;
                 let told =
@@ -125,17 +127,21 @@ fn any_two_operations_may_fail() {
     let mut seed = 0x5eed;
     println!("seed {seed:#x}\n| history | operations N | pairs | violations |\n|---|---|---|---|");
     let mut violations = Vec::new();
-    for script in &SCRIPTS {
+    for script in chosen() {
         let (count, before) = (operations(script), violations.len());
         let all =
             (0..count).flat_map(|first| (first + 1..count).map(move |second| (first, second)));
-        let chosen: Vec<(u32, u32)> = if is_long() {
+        let pairs: Vec<(u32, u32)> = if is_long() {
             all.collect()
         } else {
             let all: Vec<(u32, u32)> = all.collect();
             (0..PAIRS).map(|_| all[pick(&mut seed, all.len())]).collect()
         };
-        for (first, second) in &chosen {
+        let mut progress = Progress::of(format!("{}, two faults", script.name));
+        for (done, (first, second)) in pairs.iter().enumerate() {
+            progress.tell(|| {
+                format!("{done} of {} pairs, {} violations", pairs.len(), violations.len())
+            });
             let mut fault = || FAULTS[pick(&mut seed, FAULTS.len())];
             let planned = [(*first, fault()), (*second, fault())];
             let Run { failed, wrong } = live(script, &planned);
@@ -143,7 +149,7 @@ fn any_two_operations_may_fail() {
             violations.extend(wrong.iter().map(told));
         }
         let found = violations.len() - before;
-        println!("| {} | {count} | {} | {found} |", script.name, chosen.len());
+        println!("| {} | {count} | {} | {found} |", script.name, pairs.len());
     }
     assert!(violations.is_empty(), "{} violations:\n{}", violations.len(), violations.join("\n"));
 }

@@ -17,7 +17,7 @@ use super::ledger::Ledger;
 use super::mutations::Line;
 use super::record::{Recorder, Step};
 use super::scripts::Script;
-use super::{place, probe};
+use super::{Progress, place, probe};
 
 /// A history that was lived without any trouble.
 pub(crate) struct Recording {
@@ -98,6 +98,7 @@ pub(crate) fn search(
     let mut found = Found::default();
     let mut seed = how.seed;
     let mut ledger = Ledger::default();
+    let mut progress = Progress::of(format!("{}, {:?}", recording.name, how.model));
     for count in 0..=steps.len() {
         if let Some(Step::Noted(note)) = count.checked_sub(1).map(|last| &steps[last]) {
             ledger.note(note);
@@ -112,6 +113,13 @@ pub(crate) fn search(
                 continue;
             }
             found.disks += 1;
+            progress.tell(|| {
+                let (all, wrong) = (steps.len() + 1, found.violations.len());
+                let Found { cuts, disks, again, .. } = &found;
+                format!(
+                    "cut {cuts} of {all}, {disks} disks, {again} of cuts again, {wrong} violations"
+                )
+            });
             let again = how.again.filter(|(_, part)| random(&mut seed).is_multiple_of(*part));
             let path = directory.path().join("queue");
             let mut wrong = look(&disk, &ledger, recording.ended, &path, again.is_some());
