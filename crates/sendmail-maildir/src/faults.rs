@@ -96,7 +96,9 @@ fn fail_each(ways: impl Fn(u32) -> Vec<Fault>) -> Vec<String> {
                 let name = script.name;
                 let told =
                     |what| format!("{name}, operation {count}, {failed:?} {fault:?}: {what}");
-                violations.extend(wrong.iter().map(told));
+                let wrong: Vec<String> = wrong.iter().map(told).collect();
+                progress.found(&wrong);
+                violations.extend(wrong);
             }
             if !reached {
                 break;
@@ -146,7 +148,9 @@ fn any_two_operations_may_fail() {
             let planned = [(*first, fault()), (*second, fault())];
             let Run { failed, wrong } = live(script, &planned);
             let told = |what| format!("{}, {planned:?} {failed:?}: {what}", script.name);
-            violations.extend(wrong.iter().map(told));
+            let wrong: Vec<String> = wrong.iter().map(told).collect();
+            progress.found(&wrong);
+            violations.extend(wrong);
         }
         let found = violations.len() - before;
         println!("| {} | {count} | {} | {found} |", script.name, pairs.len());

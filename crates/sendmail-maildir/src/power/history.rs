@@ -245,8 +245,16 @@ impl Life {
         new.id
     }
 
+    /// Whether the database shows that it has committed the message: nobody publishes it otherwise.
+    pub(super) fn is_visible(&self, id: QueueId) -> bool {
+        self.ledger.accounts.get(&id).is_some_and(|account| account.marker)
+    }
+
     /// Publishes what the database has committed, and lets the database forget it.
     pub(crate) fn finish(&mut self, queue: &Queue, id: QueueId) -> Result<(), Error> {
+        if !self.is_visible(id) {
+            return Ok(());
+        }
         queue.publish(&[id])?;
         self.note(Note::Forgotten(vec![id]));
         Ok(())
@@ -258,7 +266,7 @@ impl Life {
             if entry.resource == queue.layout.resource {
                 continue;
             }
-            if self.ledger.accounts.get(&entry.id).is_some_and(|account| account.marker) {
+            if self.is_visible(entry.id) {
                 self.finish(queue, entry.id)?;
             } else {
                 let events = queue.discard(&[entry.id], Discard::Fenced)?;

@@ -53,6 +53,11 @@ impl Progress {
         Self { what, told: Instant::now() }
     }
 
+    /// Tells what is wrong at once: a long run may not come to its end.
+    pub(crate) fn found(&self, wrong: &[String]) {
+        wrong.iter().for_each(|what| println!("VIOLATION: {what}"));
+    }
+
     pub(crate) fn tell(&mut self, how_far: impl FnOnce() -> String) {
         if self.told.elapsed() >= Self::PAUSE {
             self.told = Instant::now();

@@ -111,6 +111,9 @@ fn two_publish(life: &mut Life, queue: Process) {
         let later = sendmail_core::Clock::now(&life.clock).saturating_add(LATER);
         let not_before = is_later.then_some(later);
         let id = life.send_later_with_database(&queue, &["a@x"], true, not_before);
+        if !life.is_visible(id) {
+            continue;
+        }
         let first = life.start();
         probe::die_at(Op::Sync, syncs);
         let _ = first.publish(&[id]);

@@ -138,7 +138,11 @@ pub(crate) fn search(
             if !wrong.is_empty() {
                 let what = wrong.join("; ");
                 let (name, tree) = (recording.name, disk.describe());
-                found.violations.push(format!("{name}, cut after step {count}: {what}\n{tree}"));
+                let violation = format!("{name}, cut after step {count}: {what}\n{tree}");
+                if !how.until_found {
+                    progress.found(std::slice::from_ref(&violation));
+                }
+                found.violations.push(violation);
                 if how.until_found {
                     return found;
                 }
