@@ -55,7 +55,7 @@ impl Progress {
 
     /// Tells what is wrong at once: a long run may not come to its end.
     pub(crate) fn found(&self, wrong: &[String]) {
-        wrong.iter().for_each(|what| println!("VIOLATION: {what}"));
+        wrong.iter().for_each(|what| println!("VIOLATION ({}): {what}", self.what));
     }
 
     pub(crate) fn tell(&mut self, how_far: impl FnOnce() -> String) {
