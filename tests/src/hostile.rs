@@ -31,6 +31,9 @@ const LENGTH: usize = 2000;
 const LOOK: Duration = Duration::from_millis(200);
 /// After so long a misbehaving relay ends what never ends: the processor's own deadlines are minutes.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// After how many sessions a processor is at work, and how long it may take to come to that.
+const AT_WORK: u64 = 20;
+const START: Duration = Duration::from_secs(60);
 /// How long a processor may take to stop that is told to.
 const STOP: Duration = Duration::from_secs(60);
 
@@ -95,15 +98,39 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// How the processor's allocator is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heap {
+    /// As everybody's: what is freed stays with the thread that had it, so that even a program that keeps
+    /// nothing grows for minutes.
+    Usual,
+    /// One for all threads, which gives back what is freed: what grows then is what the program keeps.
+    Tight,
+}
+
+impl Heap {
+    /// Environment variables of glibc, which others ignore.
+    fn settings(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Usual => &[],
+            Self::Tight => &[
+                ("MALLOC_ARENA_MAX", "1"),
+                ("MALLOC_TRIM_THRESHOLD_", "0"),
+                ("MALLOC_MMAP_THRESHOLD_", "16384"),
+            ],
+        }
+    }
+}
+
 /// Lets a processor work against the relay for so long.
 ///
 /// # Errors
 ///
 /// Something of the test itself failed, or the processor died.
-pub async fn run(folder: &Path, time: Duration) -> Result<Outcome> {
+pub async fn run(folder: &Path, time: Duration, heap: Heap) -> Result<Outcome> {
     let relay = Relay::start().await?;
     let queue = Queue::new(folder.join("queue"))?;
-    let mut processor = start(&queue, folder, &relay)?;
+    let mut processor = start(&queue, folder, &relay, heap)?;
     let mut outcome = watch(&mut processor, &queue, &relay, time).await?;
     signal(&processor, Signal::TERM)?;
     let status = timeout(STOP, processor.wait()).await;
@@ -115,7 +142,7 @@ pub async fn run(folder: &Path, time: Duration) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn start(queue: &Queue, folder: &Path, relay: &Relay) -> Result<Child> {
+fn start(queue: &Queue, folder: &Path, relay: &Relay, heap: Heap) -> Result<Child> {
     let authority = folder.join("authority.pem");
     std::fs::write(&authority, relay.certificates.root_pem())?;
     let config = folder.join("hostile.toml");
@@ -129,6 +156,7 @@ fn start(queue: &Queue, folder: &Path, relay: &Relay) -> Result<Child> {
     std::fs::write(&config, text)?;
     std::fs::set_permissions(&config, Permissions::from_mode(0o600))?;
     let mut command = queue.command(["run", "--quiet"]);
+    command.envs(heap.settings().iter().copied());
     let log = std::fs::File::create(folder.join("processor.log"))?;
     Ok(command.arg("--config").arg(&config).stdout(log.try_clone()?).stderr(log).spawn()?)
 }
@@ -142,13 +170,23 @@ async fn watch(
 ) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let id = processor.id().ok_or("the processor has ended")?;
-    let begin = Instant::now();
+    let start = Instant::now();
+    let mut begin: Option<Instant> = None;
     let mut seen = Vec::new();
-    while begin.elapsed() < time {
+    while begin.is_none_or(|begin| begin.elapsed() < time) {
+        let sessions = relay.sessions.load(Ordering::SeqCst);
+        if begin.is_none() {
+            if start.elapsed() > START {
+                return Err("the processor does not come to the relay".into());
+            }
+            // What a program takes to start is no growth, however slow the machine is.
+            seen.clear();
+            begin = (sessions >= AT_WORK).then(Instant::now);
+        }
         if let Some(status) = processor.try_wait()? {
             return Err(format!("the processor ended: {status}").into());
         }
-        if outcome.queued < relay.sessions.load(Ordering::SeqCst) + AHEAD {
+        if outcome.queued < sessions + AHEAD {
             fill::fill(&queue.path, ADDED, LENGTH, ADDED).await?;
             outcome.queued += ADDED as u64;
         }
@@ -157,7 +195,7 @@ async fn watch(
         seen.push(memory.now_kib);
         sleep(LOOK).await;
     }
-    outcome.took = begin.elapsed();
+    outcome.took = begin.unwrap_or(start).elapsed();
     // A fifth is warm-up; what came in the next fifth is compared with what came in the last.
     let fifth = (seen.len() / 5).max(1);
     let most = |part: &[u64]| part.iter().copied().max().unwrap_or_default();

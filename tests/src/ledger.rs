@@ -137,7 +137,10 @@ impl Ledger {
         }
         for event in events {
             let refused = event.kind == "failed" && event.recipient == NEVER;
-            if !refused && ["damaged", "failed", "expired"].contains(&event.kind.as_str()) {
+            // What the disk failed at stays and is tried again; whether it is lost shows elsewhere.
+            let stays = event.kind == "damaged" && event.detail.contains("cannot be read");
+            if !refused && !stays && ["damaged", "failed", "expired"].contains(&event.kind.as_str())
+            {
                 account.mistake(Mistake::Damaged, format!("{event:?}"));
             }
         }
@@ -225,6 +228,7 @@ mod tests {
             message_id: message_id(marker),
             recipient: "a@example.net".to_owned(),
             attempt: 1,
+            detail: String::new(),
         }
     }
 

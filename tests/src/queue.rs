@@ -73,6 +73,8 @@ pub struct Event {
     pub recipient: String,
     /// In which attempt.
     pub attempt: u64,
+    /// Why, where that is told.
+    pub detail: String,
 }
 
 impl Queue {
@@ -242,6 +244,7 @@ fn event(value: &Value) -> Result<Event> {
         message_id: text("message_id"),
         recipient: text("recipient"),
         attempt: value["attempt"].as_u64().unwrap_or_default(),
+        detail: value["detail"].as_str().unwrap_or_default().to_owned(),
     })
 }
 

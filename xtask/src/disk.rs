@@ -9,6 +9,9 @@ pub(crate) struct Arguments {
     /// operation, every pair of operations. It takes hours
     #[arg(long)]
     long: bool,
+    /// Only every N-th history, from the K-th on: the long run in parts that add up
+    #[arg(long, value_name = "K/N")]
+    part: Option<String>,
 }
 
 pub(crate) fn run_searches(arguments: &Arguments) -> Result {
@@ -17,6 +20,9 @@ pub(crate) fn run_searches(arguments: &Arguments) -> Result {
     command.args(["power::", "faults::", "--nocapture", "--test-threads", "2"]);
     if arguments.long {
         command.env("SENDMAIL_DISK_LONG", "1");
+    }
+    if let Some(part) = &arguments.part {
+        command.env("SENDMAIL_DISK_PART", part);
     }
     run(&mut command)
 }

@@ -152,8 +152,12 @@ impl Queue {
                 entry.queued_at = loaded.queued_at;
                 entry.size = loaded.message.as_bytes().len() as u64;
             }
-            Err(Misfit::Gone) => return None,
-            Err(Misfit::Stays(why) | Misfit::Damaged(why)) => {
+            Err(misfit) => {
+                let why = match misfit {
+                    Misfit::Gone => return None,
+                    Misfit::Stays(why) | Misfit::Unreadable(why) | Misfit::Damaged(why) => why,
+                    Misfit::Trouble(error) => error.to_string(),
+                };
                 // What is damaged in the failed mail was reported when it was put there.
                 if state != EntryState::Failed {
                     self.set_aside(dir, file, &why);

@@ -19,7 +19,7 @@ use crate::journal::record::Record;
 use crate::journal::room_for;
 use crate::name::MessageName;
 use crate::queue::{Place, Queue, lock};
-use crate::reading::{Content, Misfit, stays};
+use crate::reading::{Content, Misfit, misfit};
 use crate::scan::Found;
 use crate::sync::atomic::Ordering;
 
@@ -77,6 +77,8 @@ impl Queue {
             match self.claim_file(&dir, &name, found, batch) {
                 Ok(Some((held, content))) => batch.add(Some(dir), held, content),
                 Ok(None) | Err(Misfit::Gone) => {}
+                Err(Misfit::Trouble(error)) => return Err(error),
+                Err(Misfit::Unreadable(why)) => self.tell_unreadable(&dir, &name.bytes, &why),
                 Err(Misfit::Stays(why)) => self.set_aside(&dir, &name.bytes, &why),
                 Err(Misfit::Damaged(why)) => {
                     if let Err(error) = self.put_with_failed(&dir, &name.bytes, &why) {
@@ -108,6 +110,10 @@ impl Queue {
                 match self.read_message(&worker.dir, &file, name) {
                     Ok(content) => batch.add(None, self.hold(name, &content), content),
                     Err(Misfit::Gone) => {}
+                    Err(Misfit::Trouble(error)) => return Err(error),
+                    Err(Misfit::Unreadable(why)) => {
+                        self.tell_unreadable(&worker.dir, &file, &why);
+                    }
                     Err(Misfit::Stays(why)) => self.set_aside(&worker.dir, &file, &why),
                     Err(Misfit::Damaged(why)) => self.put_with_failed(&worker.dir, &file, &why)?,
                 }
@@ -181,7 +187,7 @@ impl Queue {
                     Some(due) => {
                         let to = name.due(due).encode();
                         let moved = self.move_to(dir, &file.bytes, &Place::due(due), &to);
-                        moved.map_err(|error| stays(&error))?;
+                        moved.map_err(misfit)?;
                         Ok(None)
                     }
                     None if name.due.is_none_or(|due| due.is_past(self.now())) => {
@@ -210,14 +216,30 @@ impl Queue {
             return Err(Misfit::Stays("another file with the same id is being sent".to_owned()));
         }
         let content = self.read_message(dir, file, name)?;
-        self.forget_old_names(dir, file, name.id).map_err(|error| stays(&error))?;
-        if self.is_claimed_too(dir, file, name.id).map_err(|error| stays(&error))? {
+        self.forget_old_names(dir, file, name.id).map_err(misfit)?;
+        if self.is_claimed_too(dir, file, name.id).map_err(misfit)? {
             return Err(Misfit::Gone);
         }
         let name = name.published();
-        let worker = self.worker().map_err(|error| stays(&error))?;
-        rename(dir, file, &worker.dir, &name.encode())?;
+        let worker = self.worker().map_err(Misfit::Trouble)?;
+        self.take(dir, file, &worker.dir, &name.encode())?;
         Ok((self.hold(name, &content), content))
+    }
+
+    /// Renames a file into the worker's directory.
+    pub(crate) fn take(
+        &self,
+        dir: &Dir,
+        from: &[u8],
+        to: &Dir,
+        name: &[u8],
+    ) -> std::result::Result<(), Misfit> {
+        self.with_reserve(|| dir.rename_new(from, to, name)).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => {
+                Misfit::Stays("another file with the same id is being sent".to_owned())
+            }
+            _ => misfit(error),
+        })
     }
 
     pub(crate) fn hold(&self, name: MessageName, content: &Content) -> Held {
@@ -281,19 +303,4 @@ fn check_kind(kind: Kind) -> std::result::Result<(), Misfit> {
         }
         Kind::Special => Err(Misfit::Stays("it is a FIFO, a socket or a device".to_owned())),
     }
-}
-
-pub(crate) fn rename(
-    dir: &Dir,
-    from: &[u8],
-    to: &Dir,
-    name: &[u8],
-) -> std::result::Result<(), Misfit> {
-    dir.rename_new(from, to, name).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Misfit::Gone,
-        io::ErrorKind::AlreadyExists => {
-            Misfit::Stays("another file with the same id is being sent".to_owned())
-        }
-        _ => stays(&error),
-    })
 }

@@ -2,15 +2,13 @@
 
 use std::io;
 
-use crate::claim::{Batch, rename};
+use crate::claim::Batch;
 use crate::disk::{Dir, Stat};
 use crate::foreign::{self, ForeignError};
 use crate::held::Held;
 use crate::name::MessageName;
 use crate::queue::Queue;
-use crate::reading::{
-    Content, Misfit, decode_foreign, gone_or_stays, modified, read_limited, stays,
-};
+use crate::reading::{Content, Misfit, decode_foreign, misfit, modified, read_limited};
 
 /// How old zope.sendmail's lock must be before it counts as forgotten, in seconds: its own measure.
 const ZOPE_LOCK_LIFETIME: i64 = 3 * 60 * 60;
@@ -24,7 +22,7 @@ impl Queue {
         file: &[u8],
         batch: &Batch,
     ) -> std::result::Result<(Held, Content), Misfit> {
-        let stat = dir.stat(file).map_err(|error| gone_or_stays(&error))?;
+        let stat = dir.stat(file).map_err(misfit)?;
         let version = version(file, &stat);
         if self.is_left_alone(&version) {
             return Err(Misfit::Gone);
@@ -48,8 +46,8 @@ impl Queue {
                 }
                 other => Misfit::Damaged(other.to_string()),
             })?;
-            let worker = self.worker().map_err(|error| stays(&error))?;
-            rename(dir, file, &worker.dir, &name.encode())?;
+            let worker = self.worker().map_err(Misfit::Trouble)?;
+            self.take(dir, file, &worker.dir, &name.encode())?;
             if touched {
                 // When it was written is when it was queued. If this fails its life begins anew.
                 let _ = worker.dir.set_modified(&name.encode(), Some(&stat));
@@ -77,13 +75,13 @@ impl Queue {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // No program can make the lock, so none has it.
             Err(error) if error.kind() == io::ErrorKind::InvalidFilename => return Ok(false),
-            Err(error) => return Err(stays(&error)),
+            Err(error) => return Err(misfit(error)),
             Ok(locked) if self.now().as_secs() - locked.st_mtime < ZOPE_LOCK_LIFETIME => {
                 // Another program is sending it.
                 return Err(Misfit::Gone);
             }
             // Forgotten by a process that died. Removing it loses nothing: it is a second name.
-            Ok(_) => dir.unlink(lock_name).map_err(|error| stays(&error))?,
+            Ok(_) => dir.unlink(lock_name).map_err(misfit)?,
         }
         // The lock is as old as the file that it is a name of, and one that is old counts as forgotten.
         let touch = self.now().as_secs() - stat.st_mtime > ZOPE_LOCK_LIFETIME / 3
@@ -92,8 +90,8 @@ impl Queue {
             Ok(()) => Ok(touch),
             Err(error) => Err(match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists => Misfit::Gone,
-                // A file system without links.
-                _ => stays(&error),
+                // Or a file system without links.
+                _ => misfit(error),
             }),
         }
     }

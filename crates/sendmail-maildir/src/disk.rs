@@ -7,7 +7,7 @@
 //! In tests each operation first asks whether it is to fail (`fault`), and tells what it did (`tell!`),
 //! so that the disks that a power cut may leave can be built from it. In other builds there is neither.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ffi::{CString, OsStr};
 use std::fs::{File, Permissions};
 use std::io::{self, Read as _};
@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub(crate) use rustix::fs::Stat;
 use rustix::fs::{self as sys, AtFlags, FileType, Mode, OFlags, RenameFlags, StatxFlags};
@@ -36,12 +36,13 @@ macro_rules! tell {
 pub(crate) struct Dir {
     fd: OwnedFd,
     path: PathBuf,
-    /// Directories in it whose names are known to be durable, with their inodes.
-    durable: Mutex<HashSet<(String, u64)>>,
+    /// Directories in it whose names are known to be durable, held open: another directory of that name
+    /// gets another inode as long as they are.
+    durable: Mutex<HashMap<String, OwnedFd>>,
 }
 
 /// How many directories are known to be durable before they are forgotten and synced once more.
-const MOST_KNOWN: usize = 1024;
+const MOST_KNOWN: usize = 128;
 
 /// What a name in a directory leads to, as far as the directory itself tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,15 +90,14 @@ impl Dir {
     /// after a crash of the machine, with all that was put into it since.
     pub(crate) fn make_dir(&self, name: &str) -> io::Result<Self> {
         let dir = self.open_or_make_dir(name)?;
-        let key = (name.to_owned(), sys::fstat(&dir.fd)?.st_ino);
-        let known = || self.durable.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known().contains(&key) {
+        if !self.is_durable(name, &dir)? {
             self.sync()?;
-            let mut known = known();
+            let kept = dir.fd.try_clone()?;
+            let mut known = self.known();
             if known.len() >= MOST_KNOWN {
                 known.clear();
             }
-            known.insert(key);
+            known.insert(name.to_owned(), kept);
         }
         Ok(dir)
     }
@@ -117,6 +117,19 @@ impl Dir {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Whether `dir` is the directory of that name that is known to be durable. An empty one may have been
+    /// removed, and another made in its place, by anybody.
+    fn is_durable(&self, name: &str, dir: &Self) -> io::Result<bool> {
+        match self.known().get(name) {
+            Some(known) => Ok(place(&sys::fstat(known)?) == place(&sys::fstat(&dir.fd)?)),
+            None => Ok(false),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<String, OwnedFd>> {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where it is, for people.
@@ -512,6 +525,32 @@ fn fault_of(operation: Op, _file: &File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// ext4 gives the number of a directory that is removed to the next one that is made.
+    // Proves: I3
+    #[test]
+    fn another_directory_of_a_known_name_is_made_durable_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, path) = (Dir::open(folder.path()).unwrap(), folder.path().join("minute"));
+        let syncs = || faults::count(|| root.make_dir("minute").unwrap()).1(Op::Sync);
+        assert_eq!((syncs(), syncs()), (1, 0), "known from then on");
+        // As this or another process does with a folder that has become empty.
+        for make_anew in [|_: &Path| {}, |path: &Path| std::fs::create_dir(path).unwrap()] {
+            std::fs::remove_dir(&path).unwrap();
+            make_anew(&path);
+            assert_eq!((syncs(), syncs()), (1, 0));
+        }
+    }
+
+    #[test]
+    fn only_so_many_directories_are_held_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Dir::open(folder.path()).unwrap();
+        for number in 0..2 * MOST_KNOWN {
+            root.make_dir(&number.to_string()).unwrap();
+        }
+        assert!(root.durable.lock().unwrap().len() <= MOST_KNOWN);
+    }
 
     /// What btrfs may leave of a rename when it replays its log.
     #[test]

@@ -43,7 +43,10 @@ impl Queue {
         match self.read_message(&worker.dir, &name.encode(), name) {
             Ok(content) => Ok(content.loaded),
             Err(Misfit::Gone) => Err(lost(operation, claim)),
-            Err(Misfit::Stays(why)) => {
+            Err(Misfit::Trouble(error)) => {
+                Err(Error::io(operation, error).with("queue id", claim.id))
+            }
+            Err(Misfit::Stays(why) | Misfit::Unreadable(why)) => {
                 Err(Error::new(ErrorKind::Io, operation, why).with("queue id", claim.id))
             }
             Err(Misfit::Damaged(why)) => {

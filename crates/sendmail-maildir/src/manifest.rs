@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use crate::disk::{Dir, set_mode, sync};
 use crate::name::{MessageName, OwnerId, parse_owner};
 use crate::owner;
-use crate::queue::{Queue, gone, lock, uncertain};
+use crate::queue::{Queue, gone, is_bad, lock, uncertain};
 
 const VERSION_LINE: &str = "version 1";
 const DECIDED: u32 = 0o700;
@@ -38,7 +38,7 @@ pub(crate) enum Proposal {
     Open(Arc<File>),
     /// The decision is durable.
     Decided,
-    /// After a failed sync nothing is known about it any more, and nothing is done to it.
+    /// After an error of the disk nothing is known about it any more, and nothing is done to it.
     Uncertain,
 }
 
@@ -109,7 +109,7 @@ impl Queue {
             Some(Proposal::Open(file)) => file,
             Some(Proposal::Decided) => return Ok(()),
             Some(Proposal::Uncertain) => {
-                let before = io::Error::other("the decision could not be synced before");
+                let before = io::Error::other("the decision failed before");
                 return Err(uncertain(operation, before).with("transaction", transaction));
             }
             None => {
@@ -119,7 +119,12 @@ impl Queue {
             }
         };
         if let Err(error) = set_mode(&file, DECIDED) {
-            // It is undecided, and stays so.
+            if is_bad(&error) {
+                // Perhaps it is marked. Others may find that, and sync it before they act upon it.
+                lock(&self.proposals).insert(transaction, Proposal::Uncertain);
+                return Err(uncertain(operation, error).with("transaction", transaction));
+            }
+            // Refused before it was done: it is undecided, and stays so.
             lock(&self.proposals).remove(&transaction);
             return Err(Error::new(ErrorKind::Aborted, operation, error.to_string())
                 .with_source(error)

@@ -18,7 +18,7 @@ use crate::disk::Dir;
 use crate::format::{self, Head};
 use crate::manifest::fence_name;
 use crate::name::MessageName;
-use crate::queue::{Handle, Place, Queue, gone, lock, uncertain};
+use crate::queue::{Handle, Place, Queue, gone, is_bad, lock, uncertain};
 use crate::sync::atomic::Ordering;
 use crate::undecided::Found;
 
@@ -149,7 +149,7 @@ impl Queue {
     pub(crate) fn publish(&self, ids: &[QueueId]) -> Result<()> {
         let operation = "publish the message";
         if ids.iter().any(|id| lock(&self.doubtful).contains(id)) {
-            let before = io::Error::other("it could not be synced before");
+            let before = io::Error::other("it failed before");
             return Err(uncertain(operation, before));
         }
         let result = self.publish_once(ids);
@@ -180,7 +180,13 @@ impl Queue {
                     touched.find_staged(&written.resource, staged).map_err(trouble)?
                 }
             };
-            let moved = self.publish_file(&from, name, &written.options, now).map_err(trouble)?;
+            let moved = self.publish_file(&from, name, &written.options, now);
+            // To publish what is not staged is to decide it, and a rename that a bad disk has failed may be
+            // found done.
+            let moved = moved.map_err(|error| match !written.staged && is_bad(&error) {
+                true => uncertain(operation, error).with("queue id", id),
+                false => trouble(error),
+            })?;
             match moved {
                 Some(target) => touched.add(Rc::new(target)),
                 // Somebody else published it, and may not have synced it yet.

@@ -293,10 +293,16 @@ impl Queue {
     /// Notes something that cannot be a message, or not yet: what and why, with its place.
     pub(crate) fn set_aside(&self, dir: &Dir, name: &[u8], why: &str) {
         let mut notes = lock(&self.notes);
-        let text = format!("{}/{}: {why}", dir.path().display(), name.escape_ascii());
+        let text = note(dir, name, why);
         if notes.reported.len() < MAX_NOTES && notes.reported.insert(text.clone()) {
             notes.set_aside.push(text);
         }
+    }
+
+    /// Whether it was noted before, or there are too many notes.
+    pub(crate) fn is_told(&self, dir: &Dir, name: &[u8], why: &str) -> bool {
+        let notes = lock(&self.notes);
+        notes.reported.len() >= MAX_NOTES || notes.reported.contains(&note(dir, name, why))
     }
 
     /// Leaves a file alone from now on.
@@ -404,8 +410,18 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn note(dir: &Dir, name: &[u8], why: &str) -> String {
+    format!("{}/{}: {why}", dir.path().display(), name.escape_ascii())
+}
+
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether the disk or what is written on it is at fault, so that what was asked of it may be half done.
+pub(crate) fn is_bad(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::IO | Errno::UCLEAN))
 }
 
 /// Whether there was no such file; other errors are errors.

@@ -8,7 +8,7 @@ use crate::disk::{Dir, Stat};
 use crate::foreign::{self, ForeignError};
 use crate::format::{self, FormatError, Head, QueueFile};
 use crate::name::MessageName;
-use crate::queue::Queue;
+use crate::queue::{Queue, is_bad};
 
 /// What is in a queue file, of whichever program.
 pub(crate) struct Content {
@@ -32,13 +32,17 @@ pub(crate) enum Misfit {
     Gone,
     /// It stays where it is and is reported.
     Stays(String),
+    /// The disk fails at it: it stays where it is, and that is an event.
+    Unreadable(String),
+    /// Whatever the file is, nothing can be done in this queue now.
+    Trouble(io::Error),
     /// It is one of our messages, or was meant to be one, and can never be sent.
     Damaged(String),
 }
 
 impl Queue {
     pub(crate) fn check_owner(&self, dir: &Dir, file: &[u8]) -> std::result::Result<(), Misfit> {
-        let stat = dir.stat(file).map_err(|error| gone_or_stays(&error))?;
+        let stat = dir.stat(file).map_err(misfit)?;
         if self.layout.trusts(stat.st_uid) {
             Ok(())
         } else {
@@ -76,6 +80,24 @@ impl Queue {
         }
     }
 
+    /// Leaves a file where it is at which the disk fails, and says so once.
+    pub(crate) fn tell_unreadable(&self, dir: &Dir, file: &[u8], why: &str) {
+        let why = format!("it cannot be read: {why}; it stays and is tried again");
+        if self.is_told(dir, file, &why) {
+            return;
+        }
+        let text = format!("{}: {why}", file.escape_ascii());
+        let mut event = MailEvent::new(MailEventKind::Damaged, self.now()).with_detail(&text);
+        if let Some(name) = MessageName::decode(file) {
+            event = event.about(name.id, None);
+        }
+        // If it cannot be logged it is told the next time.
+        if self.log(std::slice::from_ref(&event)).is_ok() {
+            self.keep_events(vec![event]);
+            self.set_aside(dir, file, &why);
+        }
+    }
+
     /// Puts a damaged entry with the failed mail, and says so.
     pub(crate) fn put_with_failed(&self, dir: &Dir, file: &[u8], why: &str) -> io::Result<()> {
         let bytes = dir.read(file, format::MAX_HEAD as u64).unwrap_or_default();
@@ -107,7 +129,11 @@ pub(crate) fn read_limited(
     file: &[u8],
     limit: usize,
 ) -> std::result::Result<Vec<u8>, Misfit> {
-    let bytes = dir.read(file, limit as u64 + 1).map_err(|error| gone_or_stays(&error))?;
+    let bytes = dir.read(file, limit as u64 + 1).map_err(|error| match error.kind() {
+        // The directory can be searched, or it would not have come to this: it is this file's own.
+        io::ErrorKind::PermissionDenied => Misfit::Stays(error.to_string()),
+        _ => misfit(error),
+    })?;
     if bytes.len() > limit {
         return Err(Misfit::Stays(format!(
             "it is larger than {limit} bytes, the most this queue takes"
@@ -116,16 +142,20 @@ pub(crate) fn read_limited(
     Ok(bytes)
 }
 
-/// Only a file that is known to be gone counts as gone.
-pub(crate) fn gone_or_stays(error: &io::Error) -> Misfit {
-    match error.kind() {
-        io::ErrorKind::NotFound => Misfit::Gone,
-        _ => stays(error),
+/// What an error at a file says. Only a file that is known to be gone counts as gone.
+///
+/// A full disk, and a directory that may not be changed, are no fault of the file. What may not be done to
+/// this one file alone is another error of the system (`EPERM`).
+pub(crate) fn misfit(error: io::Error) -> Misfit {
+    use rustix::io::Errno;
+    if is_bad(&error) {
+        return Misfit::Unreadable(error.to_string());
     }
-}
-
-pub(crate) fn stays(error: &io::Error) -> Misfit {
-    Misfit::Stays(error.to_string())
+    match Errno::from_io_error(&error) {
+        Some(Errno::NOENT) => Misfit::Gone,
+        Some(Errno::NOSPC | Errno::DQUOT | Errno::ACCESS | Errno::ROFS) => Misfit::Trouble(error),
+        _ => Misfit::Stays(error.to_string()),
+    }
 }
 
 /// When a file was last written, which does not change by being renamed or read.

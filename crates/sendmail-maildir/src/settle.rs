@@ -208,7 +208,8 @@ impl Queue {
             Err(Misfit::Damaged(why)) => {
                 return self.put_with_failed(dir, &file, &why).map(|()| None);
             }
-            Err(Misfit::Stays(why)) => return Err(io::Error::other(why)),
+            Err(Misfit::Trouble(error)) => return Err(error),
+            Err(Misfit::Stays(why) | Misfit::Unreadable(why)) => return Err(io::Error::other(why)),
         };
         settled.foreign = content.foreign;
         let recipients = content.loaded.envelope.recipients();

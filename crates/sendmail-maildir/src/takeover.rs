@@ -99,6 +99,11 @@ impl Queue {
                 Err(Misfit::Damaged(why)) => {
                     result = result.and(self.put_with_failed(&dir, &file, &why));
                 }
+                Err(Misfit::Trouble(error)) => result = result.and(Err(error)),
+                Err(Misfit::Unreadable(why)) => {
+                    self.tell_unreadable(&dir, &file, &why);
+                    left = true;
+                }
                 Err(Misfit::Stays(why)) => {
                     self.set_aside(&dir, &file, &why);
                     left = true;

@@ -189,8 +189,8 @@ async fn conclude(
 /// Settles, and repeats it until it is durable: the outcome is kept in memory, and the claim with it.
 /// Then tells the sinks.
 ///
-/// Invariant: nothing is sent while an outcome waits to be recorded (`Context::unsettled`), so that no
-/// more outcomes can be lost than attempts were running.
+/// Invariant: nothing is begun and nothing handed over while an outcome waits to be recorded
+/// (`Context::unsettled`), so that no more outcomes can be lost than dots were on the wire.
 ///
 /// # Errors
 ///
@@ -286,6 +286,13 @@ impl Recorder<'_> {
         *self.handed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A second call that fails takes nothing back from the first.
+    fn refuse(&self, kind: ErrorKind) {
+        if self.handed() != Handed::Yes {
+            self.set(Handed::Refused(kind));
+        }
+    }
+
     fn set(&self, handed: Handed) {
         *self.handed.lock().unwrap_or_else(PoisonError::into_inner) = handed;
     }
@@ -294,17 +301,20 @@ impl Recorder<'_> {
 #[async_trait]
 impl Handover for Recorder<'_> {
     async fn before_handover(&self) -> Result<()> {
+        let operation = "hand the message over";
+        if self.context.unsettled.load(Ordering::SeqCst) > 0 {
+            self.refuse(ErrorKind::Cancelled);
+            let message = "the outcome of another message cannot be recorded yet";
+            return Err(Error::new(ErrorKind::Cancelled, operation, message));
+        }
         match self.context.store.record(self.claim, Step::Handover).await {
             Ok(()) => {
                 self.set(Handed::Yes);
                 Ok(())
             }
             Err(error) => {
-                // A second call that fails takes nothing back from the first.
-                if self.handed() != Handed::Yes {
-                    self.set(Handed::Refused(error.kind()));
-                }
-                Err(Error::new(ErrorKind::Cancelled, "hand the message over", error.to_string())
+                self.refuse(error.kind());
+                Err(Error::new(ErrorKind::Cancelled, operation, error.to_string())
                     .with_source(error))
             }
         }

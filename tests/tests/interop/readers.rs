@@ -1,11 +1,17 @@
 //! The queue is an ordinary Maildir: mail readers open it, and whatever they do to it loses nothing.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 
-use sendmail_testkit::smtp::{Script, ScriptedServer};
+use rustix::process::Signal;
+use sendmail_testkit::smtp::{At, Do, Gate, Received, Script, ScriptedServer};
+use sendmail_tests::fill::fill;
 use tokio::process::Command;
 
-use crate::support::{Queue, demand, dovecot, files_in, finish, mail, subjects};
+use crate::support::{Daemon, Queue, demand, dovecot, files_in, finish, mail, subjects, until};
 
 async fn queue_of_three() -> Queue {
     let queue = Queue::new();
@@ -45,6 +51,98 @@ async fn pythons_mailbox_reads_the_queue_and_flags_what_is_in_it() {
     );
     assert_eq!(flagged.len(), 3);
     all_three_arrive(&queue).await;
+}
+
+/// How many messages are delivered while others play with their files, and how many of those must have
+/// been renamed, by each, before the relay answers for the first time.
+const MANY: usize = 400;
+const RENAMED: usize = 1_000;
+
+// Proves: I8, I18
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_move_and_flag_what_is_being_delivered_lose_and_double_nothing() {
+    let Some(python) = demand::program("python3") else { return };
+    let queue = Queue::new().configured("[delivery]\nmax_in_flight = 16\n");
+    fill(queue.path(), MANY, 500, 50).await.unwrap();
+    let gate = Gate::new();
+    let answer = Do::Wait(gate.clone(), Box::new(Do::reply("250 2.0.0 taken")));
+    let server = ScriptedServer::start(Script::new().on(At::Dot, answer)).await.unwrap();
+    let processor = Daemon::start(queue.command(["--relay", &server.url(), "run"]));
+    server.wait_for_command("DATA").await;
+
+    let mut command = Command::new(python);
+    command.args(["-c", include_str!("python/read_and_flag_on.py")]).arg(queue.path());
+    let (reader, end_of_input) = Daemon::start_with_input(command);
+    let mover = Mover::start(queue.path());
+    let flagged = |line: &str| line.strip_prefix("flagged ")?.parse::<usize>().ok();
+    reader.wait_for("the reader", |line| flagged(line).filter(|count| *count >= RENAMED)).await;
+    until("the mover", || async { (mover.renamed() >= RENAMED).then_some(()) }).await;
+    gate.open();
+    server.wait_for_messages(MANY).await;
+
+    // All are sent, and the readers still look while the last of them are settled.
+    queue.drain(&server.url()).await;
+    processor.signal(Signal::TERM);
+    let (status, said) = processor.end().await;
+    assert!(status.success(), "{said}");
+    drop(end_of_input);
+    let (status, said) = reader.end().await;
+    assert!(status.success(), "{said}");
+    mover.stop();
+
+    let received = server.submitted();
+    let ids: BTreeSet<&[u8]> = received.iter().map(message_id).collect();
+    assert_eq!((received.len(), ids.len()), (MANY, MANY), "each arrives once");
+    assert_eq!(queue.events_of("sent").await.len(), MANY);
+    assert_eq!(queue.events_of("possible-duplicate").await.len(), 0);
+    assert!(queue.list().await.is_empty());
+    for place in ["tmp", "new", "cur", ".claimed", ".deferred", ".failed"] {
+        let left = files_in(&queue.path().join(place));
+        assert!(left.is_empty(), "{place}: {left:?}");
+    }
+}
+
+fn message_id(message: &Received) -> &[u8] {
+    let mut lines = message.bytes.split(|byte| *byte == b'\n');
+    lines.find(|line| line.starts_with(b"Message-ID:")).unwrap()
+}
+
+/// Renames every file of a Maildir from one set of flags to another, without a pause, as fast as it can.
+struct Mover {
+    thread: JoinHandle<()>,
+    renamed: Arc<AtomicUsize>,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Mover {
+    fn start(queue: &Path) -> Self {
+        let (renamed, stopped) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let (count, stop, queue) = (renamed.clone(), stopped.clone(), queue.to_owned());
+        let thread = std::thread::spawn(move || {
+            while !stop.load(Ordering::SeqCst) {
+                for file in files_in(&queue.join("new")).iter().chain(&files_in(&queue.join("cur")))
+                {
+                    let name = file.file_name().unwrap().to_str().unwrap();
+                    let (name, flags) = name.split_once(":2,").unwrap_or((name, ""));
+                    let flags = if flags == "RS" { "S" } else { "RS" };
+                    // It may be claimed, or renamed by the other reader.
+                    if std::fs::rename(file, queue.join(format!("cur/{name}:2,{flags}"))).is_ok() {
+                        count.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            }
+        });
+        Self { thread, renamed, stopped }
+    }
+
+    fn renamed(&self) -> usize {
+        self.renamed.load(Ordering::SeqCst)
+    }
+
+    fn stop(self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        self.thread.join().unwrap();
+    }
 }
 
 // Proves: I18
@@ -142,7 +240,6 @@ async fn dovecot_opens_every_folder_writes_its_indexes_and_nothing_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_deferred_or_failed_survives_dovecot_too() {
-    use sendmail_testkit::smtp::{At, Do};
     let queue = Queue::new().configured("[delivery]\nfirst_retry = \"100ms\"\n");
     let script = Script::new()
         .on(At::RcptTo("later@example.net".into()), Do::reply("450 4.2.0 later"))

@@ -278,19 +278,19 @@ fn several(prefix: &str) -> Vec<Mail> {
     (0..4).map(mail).collect()
 }
 
-// Proves: I4, F-write-kill, F-write-full, F-write-eio, F-write-access, F-publish-kill
+// Proves: I4, F-write-kill, F-publish-kill
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_mail_of_a_queue() {
     check(Act::Send { exists: false }).await;
 }
 
-// Proves: I4, I17, F-write-kill, F-write-full, F-write-eio, F-write-access, F-publish-kill, F-publish-eio
+// Proves: I4, I17, F-write-kill, F-publish-kill
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mail_that_is_sent() {
     check(Act::Send { exists: true }).await;
 }
 
-// Proves: I1, I4, F-prepare-kill, F-prepare-full, F-prepare-eio, F-prepare-access, F-decide-kill, F-decide-eio, F-decide-access
+// Proves: I1, I4, F-prepare-kill, F-decide-kill
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_of_three_mails_is_all_or_none() {
     check(Act::Several(Ending::Commit)).await;
@@ -302,7 +302,7 @@ async fn an_abort_after_prepare_sends_nothing() {
     check(Act::Several(Ending::AbortPrepared)).await;
 }
 
-// Proves: I8, I9, I17, F-claim-kill, F-record-kill, F-record-full, F-record-eio, F-unlink-kill, F-unlink-eio
+// Proves: I8, I9, I17, F-claim-kill, F-record-kill, F-unlink-kill
 #[tokio::test(flavor = "multi_thread")]
 async fn a_processor_announces_every_second_copy() {
     check(Act::Deliver).await;

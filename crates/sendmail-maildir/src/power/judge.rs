@@ -9,6 +9,7 @@ use sendmail_core::{EntryState, Error, MailEvent, MailEventKind, QueueId};
 
 use super::history::{LATER, Life};
 use super::ledger::{Ledger, Note, event};
+use super::order;
 use crate::journal::log;
 use crate::name::MessageName;
 use crate::queue::Queue;
@@ -19,10 +20,13 @@ const ROUNDS: u32 = 8;
 
 /// Recovers, delivers and compares. Returns what is wrong; nothing if all is well.
 pub(crate) fn settle_books(life: &mut Life) -> Vec<String> {
+    // Before anybody else writes to it.
+    let mut late = order::check(&life.path, &life.ledger);
     life.note(Note::Death);
     life.keeps_history = true;
     match settle(life) {
         Ok(mut wrong) => {
+            wrong.append(&mut late);
             wrong.append(&mut life.ledger.wrong);
             wrong
         }
@@ -154,7 +158,12 @@ fn check_books(queue: &Queue, ledger: &Ledger, log: &[MailEvent]) -> Result<Vec<
     for told in ledger.events.difference(&known) {
         wrong.push(format!("an event was told and is not in the log: {told:?}"));
     }
-    for damaged in log.iter().filter(|event| event.kind == MailEventKind::Damaged) {
+    // What the disk fails at stays where it is, and is told of by the same kind of event.
+    let is_given_up = |event: &&MailEvent| {
+        let why = event.detail.as_deref().unwrap_or_default();
+        event.kind == MailEventKind::Damaged && !why.contains("cannot be read")
+    };
+    for damaged in log.iter().filter(is_given_up) {
         let account = damaged.queue_id.and_then(|id| ledger.accounts.get(&id));
         if account.is_some_and(super::ledger::Account::is_owed) {
             wrong.push(format!("damaged, and it was committed: {:?}", damaged.queue_id));

@@ -45,6 +45,8 @@ thread_local! {
     static PLANNED: RefCell<Vec<Planned>> = const { RefCell::new(Vec::new()) };
     static REACHED: RefCell<Vec<Op>> = const { RefCell::new(Vec::new()) };
     static COUNTED: RefCell<Option<Vec<Op>>> = const { RefCell::new(None) };
+    /// Kinds of operations of which each fails, and how.
+    static TROUBLE: Cell<Option<(&'static [Op], i32)>> = const { Cell::new(None) };
     /// Files whose sync failed.
     static UNSYNCED: RefCell<Vec<File>> = const { RefCell::new(Vec::new()) };
     static LEFT: Cell<u32> = const { Cell::new(0) };
@@ -55,11 +57,16 @@ thread_local! {
 const ENOSPC: i32 = 28;
 const ESRCH: i32 = 3;
 
-/// How many operations of each kind this thread does in `act`.
-pub(crate) fn count<T>(act: impl FnOnce() -> T) -> (T, impl Fn(Op) -> usize) {
+/// Which operations this thread does in `act`, in their order.
+pub(crate) fn listed<T>(act: impl FnOnce() -> T) -> (T, Vec<Op>) {
     COUNTED.set(Some(Vec::new()));
     let done = act();
-    let all = COUNTED.take().unwrap_or_default();
+    (done, COUNTED.take().unwrap_or_default())
+}
+
+/// How many operations of each kind this thread does in `act`.
+pub(crate) fn count<T>(act: impl FnOnce() -> T) -> (T, impl Fn(Op) -> usize) {
+    let (done, all) = listed(act);
     (done, move |wanted| all.iter().filter(|op| **op == wanted).count())
 }
 
@@ -75,6 +82,18 @@ pub(crate) fn plan(faults: &[(u32, Fault)]) {
     PLANNED.set(faults.iter().map(planned).collect());
 }
 
+/// Lets the operation of this kind after that many others of its kind fail with this error of the system,
+/// beside what is planned already.
+pub(crate) fn fail_at(operation: Op, after: u32, error: i32) {
+    let planned = Planned { left: after, fault: Fault::Errno(error), only: Some(operation) };
+    PLANNED.with_borrow_mut(|all| all.push(planned));
+}
+
+/// Lets each operation of these kinds fail with this error of the system, until `stop`.
+pub(crate) fn fail_all(kinds: &'static [Op], error: i32) {
+    TROUBLE.set(Some((kinds, error)));
+}
+
 /// Lets this thread's process die at an operation of this kind, after that many others of its kind,
 /// whatever else is planned: it fails, and so do all that the process would do about that.
 pub(crate) fn die_at(operation: Op, after: u32) {
@@ -84,15 +103,27 @@ pub(crate) fn die_at(operation: Op, after: u32) {
 
 /// Takes back what [`die_at`] has planned and nothing has met.
 pub(crate) fn live_on() {
-    PLANNED.with_borrow_mut(|all| all.retain(|planned| planned.only.is_none()));
+    PLANNED.with_borrow_mut(|all| all.retain(|planned| planned.fault != Fault::Death));
+}
+
+/// Looks at the disk as nobody does who is tested: nothing fails, and nothing counts.
+pub(crate) fn unseen<T>(look: impl FnOnce() -> T) -> T {
+    let (planned, trouble, counted) = (PLANNED.take(), TROUBLE.take(), COUNTED.take());
+    let seen = look();
+    PLANNED.set(planned);
+    TROUBLE.set(trouble);
+    COUNTED.set(counted);
+    seen
 }
 
 /// Lets no more operation fail. Returns which was the last that was to.
 pub(crate) fn stop() -> Option<Op> {
     UNSYNCED.take();
     SYNCED_AGAIN.take();
-    let left =
-        PLANNED.take().iter().filter(|planned| planned.only.is_none()).map(|it| it.left).max();
+    TROUBLE.take();
+    let planned = PLANNED.take();
+    let faults = planned.iter().filter(|planned| planned.fault != Fault::Death);
+    let left = faults.map(|planned| planned.left).max();
     LEFT.set(left.unwrap_or(0));
     REACHED.take().pop()
 }
@@ -121,6 +152,12 @@ pub(crate) fn fault(operation: Op) -> io::Result<()> {
 /// The same, and whether it stands for a death instead, so that the operation was never tried.
 fn fault_or_death(operation: Op) -> (io::Result<()>, bool) {
     COUNTED.with_borrow_mut(|counted| counted.iter_mut().for_each(|all| all.push(operation)));
+    if let Some((kinds, error)) = TROUBLE.get()
+        && kinds.contains(&operation)
+    {
+        REACHED.with_borrow_mut(|reached| reached.push(operation));
+        return (Err(io::Error::from_raw_os_error(error)), false);
+    }
     match due(operation) {
         None | Some(Fault::ShortWrite) => (Ok(()), false),
         Some(Fault::Errno(error)) => (Err(io::Error::from_raw_os_error(error)), false),
@@ -172,8 +209,8 @@ fn due(operation: Op) -> Option<Fault> {
             }
         }
         found.map(|at| {
-            let Planned { fault, only, .. } = planned.swap_remove(at);
-            if only.is_none() {
+            let Planned { fault, .. } = planned.swap_remove(at);
+            if fault != Fault::Death {
                 REACHED.with_borrow_mut(|reached| reached.push(operation));
             }
             fault

@@ -10,13 +10,14 @@ use sendmail_testkit::ManualClock;
 use uuid::Uuid;
 
 use super::cut::{Cut, Model, random};
-use super::history::{Life, Script};
+use super::history::Life;
 use super::image::Image;
 use super::judge::settle_books;
 use super::ledger::Ledger;
 use super::mutations::Line;
 use super::record::{Recorder, Step};
-use super::{place, probe};
+use super::scripts::Script;
+use super::{Progress, place, probe};
 
 /// A history that was lived without any trouble.
 pub(crate) struct Recording {
@@ -97,6 +98,7 @@ pub(crate) fn search(
     let mut found = Found::default();
     let mut seed = how.seed;
     let mut ledger = Ledger::default();
+    let mut progress = Progress::of(format!("{}, {:?}", recording.name, how.model));
     for count in 0..=steps.len() {
         if let Some(Step::Noted(note)) = count.checked_sub(1).map(|last| &steps[last]) {
             ledger.note(note);
@@ -111,6 +113,13 @@ pub(crate) fn search(
                 continue;
             }
             found.disks += 1;
+            progress.tell(|| {
+                let (all, wrong) = (steps.len() + 1, found.violations.len());
+                let Found { cuts, disks, again, .. } = &found;
+                format!(
+                    "cut {cuts} of {all}, {disks} disks, {again} of cuts again, {wrong} violations"
+                )
+            });
             let again = how.again.filter(|(_, part)| random(&mut seed).is_multiple_of(*part));
             let path = directory.path().join("queue");
             let mut wrong = look(&disk, &ledger, recording.ended, &path, again.is_some());
@@ -129,7 +138,12 @@ pub(crate) fn search(
             if !wrong.is_empty() {
                 let what = wrong.join("; ");
                 let (name, tree) = (recording.name, disk.describe());
-                found.violations.push(format!("{name}, cut after step {count}: {what}\n{tree}"));
+                let violation = format!("{name}, cut after step {count}: {what}\n{tree}");
+                if !how.until_found && how.model != Model::Torn {
+                    // The control has to find some.
+                    progress.found(std::slice::from_ref(&violation));
+                }
+                found.violations.push(violation);
                 if how.until_found {
                     return found;
                 }

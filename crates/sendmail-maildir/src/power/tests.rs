@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::cut::Model;
-use super::history::SCRIPTS;
-use super::is_long;
 use super::mutations::{Finding, Line, Mutation, TABLE, is_in, mutate, sites};
+use super::scripts::SCRIPTS;
 use super::search::{Found, Known, Recording, Search, search, search_beyond};
+use super::{chosen, is_long};
 
 /// A search of the size that every run can afford.
 const SHORT: Search = Search {
@@ -30,7 +30,7 @@ fn search_all(how: Search) -> Vec<String> {
         "| history | operations N | cuts | disks | disks of cuts in a recovery | violations |"
     );
     println!("|---|---|---|---|---|---|");
-    for script in &SCRIPTS {
+    for script in chosen() {
         let recording = Recording::of(script);
         let found = search(&recording, &recording.steps, how, &mut Known::new());
         let Found { cuts, disks, again, .. } = found;

@@ -41,31 +41,93 @@ async fn damaged_and_unreadable_messages_stop_nobody_else() {
     assert_eq!(left, [(EntryState::Queued, newer), (EntryState::Failed, damaged)]);
 }
 
-// Proves: F-record-full, I9
+// Proves: F-record-full, F-record-eio, F-record-access, I9
 #[tokio::test]
 async fn an_outcome_that_cannot_be_recorded_is_kept_and_nothing_else_is_sent() {
-    let bench = Bench::new();
-    let id = bench.queue(&["a@example.net"]).await;
-    for _ in 0..3 {
-        bench.store.fail_next(Operation::Settle, ErrorKind::Full);
+    for kind in [ErrorKind::Full, ErrorKind::Io, ErrorKind::PermissionDenied] {
+        let bench = Bench::new();
+        let id = bench.queue(&["a@example.net"]).await;
+        for _ in 0..3 {
+            bench.store.fail_next(Operation::Settle, kind);
+        }
+        let processor = bench.processor();
+        let running = processor.spawn();
+        bench.mailer.wait_for(1).await;
+        bench.let_others_run().await;
+        assert!(processor.health().store_trouble.is_some(), "{kind:?}");
+        bench.queue(&["b@example.net"]).await;
+        bench.let_others_run().await;
+        assert_eq!(bench.mailer.attempts(), 1, "an outcome waits: nothing else is sent");
+        assert_eq!(bench.heard.count(MailEventKind::Sent), 0, "nobody hears before it is durable");
+        let mailer = bench.mailer.clone();
+        bench.pass_time_until(|| mailer.deliveries().len() == 2).await;
+        running.stop();
+        running.join().await.unwrap();
+        assert_eq!(bench.mailer.copies_to("a@example.net"), 1, "what was done is not done again");
+        assert_eq!(bench.heard.kinds_of(id), [MailEventKind::Queued, MailEventKind::Sent]);
+        assert_eq!(processor.health().store_trouble, None);
+        assert!(bench.entries().await.is_empty());
     }
-    let processor = bench.processor();
-    let running = processor.spawn();
-    bench.mailer.wait_for(1).await;
-    bench.let_others_run().await;
-    assert!(processor.health().store_trouble.is_some());
-    bench.queue(&["b@example.net"]).await;
-    bench.let_others_run().await;
-    assert_eq!(bench.mailer.attempts(), 1, "an outcome waits: nothing else is sent");
-    assert_eq!(bench.heard.count(MailEventKind::Sent), 0, "nobody hears before it is durable");
-    let mailer = bench.mailer.clone();
-    bench.pass_time_until(|| mailer.deliveries().len() == 2).await;
-    running.stop();
-    running.join().await.unwrap();
-    assert_eq!(bench.mailer.copies_to("a@example.net"), 1, "what was done is not done again");
-    assert_eq!(bench.heard.kinds_of(id), [MailEventKind::Queued, MailEventKind::Sent]);
-    assert_eq!(processor.health().store_trouble, None);
-    assert!(bench.entries().await.is_empty());
+}
+
+/// Those whose final dot has not gone yet are not sent either, though they had begun.
+// Proves: F-record-full, F-record-eio, F-record-access, I8
+#[tokio::test]
+async fn while_an_outcome_waits_no_attempt_that_has_begun_is_handed_over() {
+    for kind in [ErrorKind::Full, ErrorKind::Io, ErrorKind::PermissionDenied] {
+        let bench = Bench::new();
+        bench.queue(&["a@example.net"]).await;
+        bench.mailer.next(Answer::Hang);
+        bench.store.fail_next(Operation::Settle, kind);
+        let processor = bench.processor();
+        let running = processor.spawn();
+        bench.mailer.until_hanging(1).await;
+        bench.queue(&["b@example.net"]).await;
+        let mailer = bench.mailer.clone();
+        bench.pass_time_until(|| mailer.deliveries().len() == 1).await;
+        bench.let_others_run().await;
+        assert_eq!(bench.mailer.copies_to("b@example.net"), 1, "its outcome waits");
+        bench.mailer.release();
+        bench.let_others_run().await;
+        assert_eq!(bench.mailer.copies_to("a@example.net"), 0, "{kind:?}: sent meanwhile");
+        bench.pass_time_until(|| mailer.deliveries().len() == 2).await;
+        running.stop();
+        running.join().await.unwrap();
+        assert_eq!(bench.mailer.copies_to("a@example.net"), 1);
+        assert_eq!(bench.mailer.copies_to("b@example.net"), 1);
+        assert_eq!(bench.heard.count(MailEventKind::PossibleDuplicate), 0);
+        assert_eq!(bench.heard.count(MailEventKind::Deferred), 0, "it cost no attempt");
+        assert!(bench.entries().await.is_empty());
+    }
+}
+
+/// Whatever keeps it from claiming, health tells until a claim succeeds, and nothing is sent meanwhile.
+// Proves: F-claim-full, F-claim-access
+#[tokio::test]
+async fn a_queue_that_cannot_be_claimed_from_is_told_of_and_tried_again() {
+    for kind in [ErrorKind::Full, ErrorKind::PermissionDenied] {
+        let bench = Bench::new();
+        bench.queue(&["a@example.net"]).await;
+        for _ in 0..3 {
+            bench.store.fail_next(Operation::Claim, kind);
+        }
+        let processor = bench.processor();
+        let running = processor.spawn();
+        bench.let_others_run().await;
+        for _ in 0..2 {
+            let trouble = processor.health().store_trouble.unwrap();
+            assert!(trouble.contains("claim"), "{trouble}");
+            assert_eq!(bench.mailer.attempts(), 0, "{kind:?}");
+            bench.clock.advance_to_next().await;
+            bench.let_others_run().await;
+        }
+        let mailer = bench.mailer.clone();
+        bench.pass_time_until(|| mailer.deliveries().len() == 1).await;
+        bench.let_others_run().await;
+        assert_eq!(processor.health().store_trouble, None);
+        running.stop();
+        assert_eq!(running.join().await.unwrap().delivered, 1);
+    }
 }
 
 #[tokio::test]

@@ -124,11 +124,13 @@ async fn a_database_decides_if_there_is_one() {
     );
 }
 
-// Proves: I2
+// Proves: I2, F-prepare-full, F-prepare-eio, F-prepare-access
 #[tokio::test]
 async fn whatever_fails_before_the_decision_leaves_nothing() {
     for call in ["queue write", "queue stage", "other write", "other stage", "queue propose"] {
-        for fault in [Fault::Before(ErrorKind::Full), Fault::After(ErrorKind::Io), Fault::Panic] {
+        let kinds = [ErrorKind::Full, ErrorKind::Io, ErrorKind::PermissionDenied];
+        let faults = kinds.into_iter().flat_map(|kind| [Fault::Before(kind), Fault::After(kind)]);
+        for fault in faults.chain([Fault::Panic]) {
             let scene = Scene::new();
             scene.world.fail(call, fault);
             let outcome = scene.commit(2, 1, false).await;
@@ -147,14 +149,28 @@ async fn a_database_that_rolls_back_takes_the_mail_along() {
     scene.check(0, true);
 }
 
+// Proves: F-decide-full
 #[tokio::test]
 async fn one_message_that_cannot_be_published_is_not_committed() {
+    for kind in [ErrorKind::Full, ErrorKind::PermissionDenied] {
+        let scene = Scene::new();
+        scene.world.fail("queue publish", Fault::Before(kind));
+        let outcome = scene.commit(1, 0, false).await;
+        let CommitOutcome::Aborted(error) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(error.kind(), kind);
+        scene.check(0, true);
+    }
+}
+
+// Proves: F-decide-eio, F-decide-access, I4
+#[tokio::test]
+async fn one_message_of_which_the_store_is_in_doubt_is_uncertain_and_kept() {
     let scene = Scene::new();
-    scene.world.fail("queue publish", Fault::Before(ErrorKind::Full));
+    scene.world.fail("queue publish", Fault::Before(ErrorKind::Uncertain));
     let outcome = scene.commit(1, 0, false).await;
-    let CommitOutcome::Aborted(error) = outcome else { panic!("{outcome:?}") };
-    assert_eq!(error.kind(), ErrorKind::Full);
-    scene.check(0, true);
+    assert!(matches!(outcome, CommitOutcome::Uncertain(_)), "{outcome:?}");
+    assert_eq!(scene.world.calls().last().map(String::as_str), Some("queue publish"));
+    assert_eq!(scene.queue.names(Place::Written).len(), 1);
 }
 
 #[tokio::test]
@@ -173,13 +189,17 @@ async fn in_doubt_everything_is_kept_and_nothing_published() {
     }
 }
 
+// Proves: F-publish-full, F-publish-eio, F-publish-access
 #[tokio::test]
 async fn after_the_decision_what_cannot_be_published_is_pending() {
-    for (call, manager, published) in
-        [("queue publish", "mail queue queue", 1), ("other publish", "mail queue other", 2)]
+    let calls =
+        [("queue publish", "mail queue queue", 1), ("other publish", "mail queue other", 2)];
+    let kinds = [ErrorKind::Full, ErrorKind::Io, ErrorKind::PermissionDenied];
+    for ((call, manager, published), kind) in
+        calls.into_iter().flat_map(|each| kinds.map(|kind| (each, kind)))
     {
         let scene = Scene::new();
-        scene.world.fail(call, Fault::Before(ErrorKind::Full));
+        scene.world.fail(call, Fault::Before(kind));
         let outcome = scene.commit(2, 1, false).await;
         let CommitOutcome::CommittedFinishPending(pending) = outcome else { panic!("{outcome:?}") };
         assert_eq!((pending.len(), pending[0].manager.as_str()), (1, manager));

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -26,7 +26,20 @@ struct Lines {
 
 impl Daemon {
     pub(crate) fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null());
+        Self::spawn(command)
+    }
+
+    /// The same, with an input that ends when it is dropped.
+    pub(crate) fn start_with_input(mut command: Command) -> (Self, ChildStdin) {
+        command.stdin(Stdio::piped());
+        let mut daemon = Self::spawn(command);
+        let input = daemon.child.stdin.take().unwrap();
+        (daemon, input)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.kill_on_drop(true).spawn().unwrap();
         let lines = Arc::new(Lines::default());
         let readers = vec![
