@@ -9,6 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use sendmail_core::{
     Claim, ClaimToken, Claimed, Error, Loaded, MailEvent, MailEventKind, QueueId, Result,
 };
@@ -18,7 +19,7 @@ use crate::held::Held;
 use crate::journal::record::Record;
 use crate::journal::room_for;
 use crate::name::MessageName;
-use crate::queue::{Place, Queue, lock};
+use crate::queue::{Place, Queue, is_full, lock};
 use crate::reading::{Content, Misfit, stays};
 use crate::scan::Found;
 use crate::sync::atomic::Ordering;
@@ -76,9 +77,12 @@ impl Queue {
             };
             match self.claim_file(&dir, &name, found, batch) {
                 Ok(Some((held, content))) => batch.add(Some(dir), held, content),
-                Ok(None) | Err(Misfit::Gone) => {}
-                Err(Misfit::Stays(why)) => self.set_aside(&dir, &name.bytes, &why),
-                Err(Misfit::Damaged(why)) => {
+                Ok(None) | Err(Unclaimed::File(Misfit::Gone)) => {}
+                Err(Unclaimed::Queue(error)) => return Err(error),
+                Err(Unclaimed::File(Misfit::Stays(why))) => {
+                    self.set_aside(&dir, &name.bytes, &why);
+                }
+                Err(Unclaimed::File(Misfit::Damaged(why))) => {
                     if let Err(error) = self.put_with_failed(&dir, &name.bytes, &why) {
                         self.set_aside(&dir, &name.bytes, &format!("{why}; and {error}"));
                     }
@@ -169,7 +173,7 @@ impl Queue {
         file: &Name,
         found: Found,
         batch: &Batch,
-    ) -> std::result::Result<Option<(Held, Content)>, Misfit> {
+    ) -> std::result::Result<Option<(Held, Content)>, Unclaimed> {
         if file.bytes.starts_with(b".") {
             return Ok(None);
         }
@@ -181,7 +185,7 @@ impl Queue {
                     Some(due) => {
                         let to = name.due(due).encode();
                         let moved = self.move_to(dir, &file.bytes, &Place::due(due), &to);
-                        moved.map_err(|error| stays(&error))?;
+                        moved.map_err(queue_or_stays)?;
                         Ok(None)
                     }
                     None if name.due.is_none_or(|due| due.is_past(self.now())) => {
@@ -202,20 +206,20 @@ impl Queue {
         file: &[u8],
         name: MessageName,
         batch: &Batch,
-    ) -> std::result::Result<(Held, Content), Misfit> {
+    ) -> std::result::Result<(Held, Content), Unclaimed> {
         if self.is_left_alone(file) {
-            return Err(Misfit::Gone);
+            return Err(Misfit::Gone.into());
         }
         if self.is_taken(name.id, batch) {
-            return Err(Misfit::Stays("another file with the same id is being sent".to_owned()));
+            return Err(twice().into());
         }
         let content = self.read_message(dir, file, name)?;
-        self.forget_old_names(dir, file, name.id).map_err(|error| stays(&error))?;
+        self.forget_old_names(dir, file, name.id).map_err(queue_or_stays)?;
         if self.is_claimed_too(dir, file, name.id).map_err(|error| stays(&error))? {
-            return Err(Misfit::Gone);
+            return Err(Misfit::Gone.into());
         }
         let name = name.published();
-        let worker = self.worker().map_err(|error| stays(&error))?;
+        let worker = self.worker().map_err(Unclaimed::Queue)?;
         rename(dir, file, &worker.dir, &name.encode())?;
         Ok((self.hold(name, &content), content))
     }
@@ -288,12 +292,40 @@ pub(crate) fn rename(
     from: &[u8],
     to: &Dir,
     name: &[u8],
-) -> std::result::Result<(), Misfit> {
+) -> std::result::Result<(), Unclaimed> {
     dir.rename_new(from, to, name).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Misfit::Gone,
-        io::ErrorKind::AlreadyExists => {
-            Misfit::Stays("another file with the same id is being sent".to_owned())
-        }
-        _ => stays(&error),
+        io::ErrorKind::NotFound => Misfit::Gone.into(),
+        io::ErrorKind::AlreadyExists => twice().into(),
+        _ => queue_or_stays(error),
     })
+}
+
+/// Two files of one id are never claimed at the same time.
+pub(crate) fn twice() -> Misfit {
+    Misfit::Stays("another file with the same id is being sent".to_owned())
+}
+
+/// Why a file could not be claimed.
+pub(crate) enum Unclaimed {
+    /// It is about this file: the others go on.
+    File(Misfit),
+    /// It is about the queue, which nobody can claim from.
+    Queue(io::Error),
+}
+
+impl From<Misfit> for Unclaimed {
+    fn from(misfit: Misfit) -> Self {
+        Self::File(misfit)
+    }
+}
+
+/// A file system that is read-only or full, or a directory that we may not write to, is no fault of the
+/// file. EPERM may be: such a file is immutable, and the others are not.
+pub(crate) fn queue_or_stays(error: io::Error) -> Unclaimed {
+    let may_not_write = error.raw_os_error() == Some(Errno::ACCESS.raw_os_error());
+    if may_not_write || error.kind() == io::ErrorKind::ReadOnlyFilesystem || is_full(&error) {
+        Unclaimed::Queue(error)
+    } else {
+        Unclaimed::File(stays(&error))
+    }
 }

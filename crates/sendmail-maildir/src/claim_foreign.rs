@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::claim::{Batch, rename};
+use crate::claim::{Batch, Unclaimed, queue_or_stays, rename, twice};
 use crate::disk::{Dir, Stat};
 use crate::foreign::{self, ForeignError};
 use crate::held::Held;
@@ -23,11 +23,11 @@ impl Queue {
         dir: &Dir,
         file: &[u8],
         batch: &Batch,
-    ) -> std::result::Result<(Held, Content), Misfit> {
+    ) -> std::result::Result<(Held, Content), Unclaimed> {
         let stat = dir.stat(file).map_err(|error| gone_or_stays(&error))?;
         let version = version(file, &stat);
         if self.is_left_alone(&version) {
-            return Err(Misfit::Gone);
+            return Err(Misfit::Gone.into());
         }
         self.check_owner(dir, file)?;
         let written = modified(&stat);
@@ -37,9 +37,7 @@ impl Queue {
             let bytes = read_limited(dir, file, self.options.max_message_len)?;
             let name = MessageName { foreign: true, ..MessageName::new(foreign::id(file, &bytes)) };
             if self.is_taken(name.id, batch) {
-                return Err(Misfit::Stays(
-                    "another file with the same id is being sent".to_owned(),
-                ));
+                return Err(twice().into());
             }
             let content = decode_foreign(&bytes, name, written).map_err(|error| match error {
                 ForeignError::NoEnvelope => {
@@ -48,7 +46,7 @@ impl Queue {
                 }
                 other => Misfit::Damaged(other.to_string()),
             })?;
-            let worker = self.worker().map_err(|error| stays(&error))?;
+            let worker = self.worker().map_err(Unclaimed::Queue)?;
             rename(dir, file, &worker.dir, &name.encode())?;
             if touched {
                 // When it was written is when it was queued. If this fails its life begins anew.
@@ -72,18 +70,18 @@ impl Queue {
         file: &[u8],
         lock_name: &[u8],
         stat: &Stat,
-    ) -> std::result::Result<bool, Misfit> {
+    ) -> std::result::Result<bool, Unclaimed> {
         match dir.stat(lock_name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // No program can make the lock, so none has it.
             Err(error) if error.kind() == io::ErrorKind::InvalidFilename => return Ok(false),
-            Err(error) => return Err(stays(&error)),
+            Err(error) => return Err(stays(&error).into()),
             Ok(locked) if self.now().as_secs() - locked.st_mtime < ZOPE_LOCK_LIFETIME => {
                 // Another program is sending it.
-                return Err(Misfit::Gone);
+                return Err(Misfit::Gone.into());
             }
             // Forgotten by a process that died. Removing it loses nothing: it is a second name.
-            Ok(_) => dir.unlink(lock_name).map_err(|error| stays(&error))?,
+            Ok(_) => dir.unlink(lock_name).map_err(queue_or_stays)?,
         }
         // The lock is as old as the file that it is a name of, and one that is old counts as forgotten.
         let touch = self.now().as_secs() - stat.st_mtime > ZOPE_LOCK_LIFETIME / 3
@@ -91,9 +89,9 @@ impl Queue {
         match dir.link(file, lock_name) {
             Ok(()) => Ok(touch),
             Err(error) => Err(match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists => Misfit::Gone,
-                // A file system without links.
-                _ => stays(&error),
+                io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists => Misfit::Gone.into(),
+                // Or it is a file system without links.
+                _ => queue_or_stays(error),
             }),
         }
     }
