@@ -6,5 +6,7 @@
 mod crash;
 mod injected;
 mod load;
+mod read_only;
+mod room;
 mod strace;
 mod support;

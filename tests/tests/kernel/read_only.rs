@@ -3,9 +3,10 @@
 //! The kernel does not turn one read-only while somebody has a file open for writing, as a processor has its
 //! journal. What happens all the same: ext4 does it by itself after an error (`remount,abort` says that there
 //! was one), and does not turn back; a subvolume of btrfs is turned and turned back by its property. On XFS
-//! and in memory every directory is made immutable instead, which is EPERM and not EROFS. And all are
-//! remounted while nobody works.
+//! and in memory the right to write to the directories is taken instead, which is EACCES and not EROFS. And
+//! all are remounted while nobody works.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 
@@ -31,10 +32,11 @@ const READ_ONLY: &str = "Read-only file system";
 const RED: [&str; 2] = ["the store is in trouble", "the outcome cannot be recorded yet"];
 
 /// Under load, it turns and turns back: everybody goes on by himself.
-async fn check(folder: &Path, why: &str, turn: impl Fn(bool)) {
-    check_claims(&folder.join("idle"), &turn).await;
+async fn check(folder: &Path, through: &[OsString], why: &str, turn: impl Fn(bool)) {
+    check_claims(&folder.join("idle"), through, &turn).await;
     let logs = tempfile::tempdir().unwrap();
     let mut scene = Scene::below(folder).await;
+    scene.queue.through = through.to_vec();
     let load = Load::start(&mut scene, logs.path(), fastrand::u64(..));
     load.until_committed(COUNT).await;
     // So that there is something to claim.
@@ -55,10 +57,11 @@ async fn check(folder: &Path, why: &str, turn: impl Fn(bool)) {
 
 /// With nothing under way, it turns: nothing is claimed, and that is told. It turns back: what waits is
 /// delivered.
-async fn check_claims(folder: &Path, turn: impl Fn(bool)) {
+async fn check_claims(folder: &Path, through: &[OsString], turn: impl Fn(bool)) {
     std::fs::create_dir(folder).unwrap();
     let logs = tempfile::tempdir().unwrap();
     let mut scene = Scene::below(folder).await;
+    scene.queue.through = through.to_vec();
     let load = Load::without_producers(&mut scene, logs.path());
     scene.send("first").await;
     load.until(|| scene.relay.copies().len() == 1).await;
@@ -106,17 +109,12 @@ async fn check_remounted(disk: Mounted) {
     assert_eq!(scene.relay.copies().len(), 1);
 }
 
-/// Makes every directory below it immutable, or changeable again.
-fn immutable(folder: &Path, on: bool) {
-    let sign = if on { "+i" } else { "-i" };
-    let words = ["-mindepth", "1", "-type", "d", "-exec", "chattr", sign, "{}", "+"];
+/// Takes the right to write to every directory below it, or gives it back.
+fn may_write(folder: &Path, may: bool) {
+    let mode = if may { "0700" } else { "0500" };
+    let words = ["-mindepth", "1", "-type", "d", "-exec", "chmod", mode, "{}", "+"];
     let output = Command::new("find").arg(folder).args(words).output().unwrap();
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-}
-
-async fn check_immutable(disk: Mounted) {
-    let folder = disk.path();
-    check(folder, "Operation not permitted", |on| immutable(folder, on)).await;
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,15 +131,27 @@ async fn a_btrfs_that_turns_read_only_under_load_is_waited_for() {
         let output = command.output().unwrap();
         assert!(output.status.success(), "{output:?}");
     };
-    check(&folder, READ_ONLY, turn).await;
+    check(&folder, &[], READ_ONLY, turn).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_xfs_that_may_not_be_changed_is_waited_for() {
-    let test = this_test();
-    let Some(_) = needs(&test, "chattr") else { return };
-    let Some(disk) = Mounted::small(&test, Kind::Xfs).unwrap() else { return };
-    check_immutable(disk).await;
+async fn an_xfs_that_may_not_be_written_to_is_waited_for() {
+    let Some(disk) = Mounted::small(&this_test(), Kind::Xfs).unwrap() else { return };
+    check_without_the_right(disk).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tmpfs_that_may_not_be_written_to_is_waited_for() {
+    let Some(disk) = Mounted::in_memory(&this_test(), "size=64m").unwrap() else { return };
+    check_without_the_right(disk).await;
+}
+
+/// With programs that heed modes, though root's.
+async fn check_without_the_right(disk: Mounted) {
+    let Some(setpriv) = needs(&this_test(), "setpriv") else { return };
+    let words = ["--bounding-set", "-dac_override,-dac_read_search"].map(Into::into);
+    let through = [&[setpriv.into()], &words[..]].concat();
+    check(disk.path(), &through, "Permission denied", |on| may_write(disk.path(), !on)).await;
 }
 
 /// ext4 stays read-only after an error, until it is mounted anew.
