@@ -117,6 +117,7 @@ fn may_write(folder: &Path, may: bool) {
     assert!(output.status.success(), "{output:?}");
 }
 
+// Proves: I3, F-write-access, F-prepare-access, F-claim-access, F-record-access
 #[tokio::test(flavor = "multi_thread")]
 async fn a_btrfs_that_turns_read_only_under_load_is_waited_for() {
     let test = this_test();
@@ -134,12 +135,14 @@ async fn a_btrfs_that_turns_read_only_under_load_is_waited_for() {
     check(&folder, &[], READ_ONLY, turn).await;
 }
 
+// Proves: I3, F-write-access, F-prepare-access, F-claim-access, F-record-access
 #[tokio::test(flavor = "multi_thread")]
 async fn an_xfs_that_may_not_be_written_to_is_waited_for() {
     let Some(disk) = Mounted::small(&this_test(), Kind::Xfs).unwrap() else { return };
     check_without_the_right(disk).await;
 }
 
+// Proves: I3, F-write-access, F-prepare-access, F-claim-access, F-record-access
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tmpfs_that_may_not_be_written_to_is_waited_for() {
     let Some(disk) = Mounted::in_memory(&this_test(), "size=64m").unwrap() else { return };
@@ -155,6 +158,7 @@ async fn check_without_the_right(disk: Mounted) {
 }
 
 /// ext4 stays read-only after an error, until it is mounted anew.
+// Proves: I3, F-write-access
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ext4_that_turns_read_only_under_load_keeps_what_was_acknowledged() {
     let Some(mut disk) = Mounted::small(&this_test(), Kind::Ext4).unwrap() else { return };
@@ -177,6 +181,7 @@ async fn an_ext4_that_turns_read_only_under_load_keeps_what_was_acknowledged() {
     assert!(end.is_ok(), "{}", end.unwrap_err());
 }
 
+// Proves: F-write-access
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_begins_on_a_file_system_that_is_read_only_says_so() {
     let test = this_test();
