@@ -6,6 +6,7 @@
 mod crash;
 mod injected;
 mod load;
+mod pending;
 mod read_only;
 mod room;
 mod strace;
