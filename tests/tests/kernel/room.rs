@@ -51,12 +51,11 @@ async fn check(disk: Mounted, of: Of, drains: Drains) {
     let mut scene = Scene::with_pace(&folder, PACE).await;
     let load = Load::start(&mut scene, logs.path(), fastrand::u64(..));
     load.until_committed(COUNT).await;
-    // Less than is reserved: nothing new, and the rest goes out. A quota is not seen from afar.
-    if of != Of::Quota {
+    // Less than is reserved: nothing new, and the rest goes out. A quota is not seen from afar, and what
+    // btrfs calls free is not always to be had.
+    if of == Of::Inodes || drains == Drains::Always {
         take(&disk, &folder, of, Left::TooLittle);
-        // What btrfs calls free is not always to be had, for the queue to be opened.
-        let why = if drains == Drains::Always { "disk is nearly full" } else { "" };
-        refused(&scene.queue, NO_ROOM, why).await;
+        refused(&scene.queue, NO_ROOM, "disk is nearly full").await;
         load.until_more_refused(COUNT).await;
         scene.until_drained().await;
         give_back(&disk, &folder, of);
