@@ -106,7 +106,8 @@ impl Scene {
 
     /// Waits until those who work on it have nothing left to deliver.
     pub(crate) async fn until_drained(&self) {
-        let until = tokio::time::Instant::now() + PATIENCE;
+        // A processor whose store was in trouble may pause for a minute.
+        let until = tokio::time::Instant::now() + 2 * PATIENCE;
         loop {
             // Space that was given back is btrfs's only when its transaction has ended: an error is not the end.
             let counts = self.queue.counts().await;
