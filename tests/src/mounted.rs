@@ -260,7 +260,9 @@ impl Mounted {
             _ => Ok(()),
         };
         is_gone(std::fs::remove_file(self.filler()))?;
-        Ok(is_gone(std::fs::remove_dir_all(self.inodes()))?)
+        is_gone(std::fs::remove_dir_all(self.inodes()))?;
+        // btrfs has it only when its transaction has ended, which may take half a minute.
+        Ok(rustix::fs::syncfs(File::open(self.path())?)?)
     }
 
     /// Whether there is a file system of its own where it is mounted, and not what is below it.

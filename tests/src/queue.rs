@@ -1,6 +1,6 @@
 //! The command line as a test uses it: a queue's directory, and what `sendmail-queue` says about it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -207,17 +207,23 @@ impl Queue {
         text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
 
+    /// Another program, started through the same words.
+    #[must_use]
+    pub fn through_the_same(&self, program: impl AsRef<OsStr>) -> Command {
+        match self.through.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+            None => Command::new(program),
+        }
+    }
+
     /// `sendmail-queue` with this queue and these words.
     #[must_use]
     pub fn command<const N: usize>(&self, words: [&str; N]) -> Command {
-        let mut command = match self.through.split_first() {
-            Some((first, rest)) => {
-                let mut command = Command::new(first);
-                command.args(rest).arg(&self.program);
-                command
-            }
-            None => Command::new(&self.program),
-        };
+        let mut command = self.through_the_same(&self.program);
         command.arg("--json").arg("--queue").arg(&self.path).args(words);
         command.env_remove("SENDMAIL_CONFIG").env_remove("SENDMAIL_RELAY");
         match &self.database {

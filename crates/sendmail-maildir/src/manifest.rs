@@ -12,6 +12,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use sendmail_core::{Decision, Error, ErrorKind, QueueId, Result, TransactionId};
@@ -118,20 +119,23 @@ impl Queue {
                 return Err(error.with("transaction", transaction));
             }
         };
-        if let Err(error) = set_mode(&file, DECIDED) {
-            if is_bad(&error) {
-                // Perhaps it is marked. Others may find that, and sync it before they act upon it.
-                lock(&self.proposals).insert(transaction, Proposal::Uncertain);
-                return Err(uncertain(operation, error).with("transaction", transaction));
+        let marked = match set_mode(&file, DECIDED) {
+            Err(error) if is_undecided(&file) => {
+                if is_bad(&error) {
+                    // Others may find it marked all the same, and sync it before they act upon it.
+                    lock(&self.proposals).insert(transaction, Proposal::Uncertain);
+                    return Err(uncertain(operation, error).with("transaction", transaction));
+                }
+                // Refused before it was done: it is undecided, and stays so.
+                lock(&self.proposals).remove(&transaction);
+                return Err(Error::new(ErrorKind::Aborted, operation, error.to_string())
+                    .with_source(error)
+                    .with("transaction", transaction));
             }
-            // Refused before it was done: it is undecided, and stays so.
-            lock(&self.proposals).remove(&transaction);
-            return Err(Error::new(ErrorKind::Aborted, operation, error.to_string())
-                .with_source(error)
-                .with("transaction", transaction));
-        }
+            marked => marked,
+        };
         // The whole inode: `fdatasync` would leave the permissions behind.
-        if let Err(error) = sync(&file) {
+        if let Err(error) = marked.and_then(|()| sync(&file)) {
             lock(&self.proposals).insert(transaction, Proposal::Uncertain);
             // For others, who would sync it once more and believe that. They write it anew instead.
             let _ = set_mode(&file, DOUBTFUL);
@@ -406,6 +410,12 @@ fn checksum(text: &str) -> String {
 pub(crate) fn fuzz(bytes: &[u8]) {
     let _ = decode(bytes, TransactionId::from_bytes([0; 16]));
     let _ = (parse_manifest_name(bytes), is_fence(bytes));
+}
+
+/// Whether nobody can take it for decided. After an error, as beyond a quota, btrfs may have changed the
+/// mode all the same, and others may have seen it and published.
+fn is_undecided(file: &File) -> bool {
+    file.metadata().is_ok_and(|data| data.mode() & DECIDED_BIT == 0)
 }
 
 #[cfg(test)]

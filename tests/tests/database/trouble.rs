@@ -1,7 +1,6 @@
 //! A database in trouble: a clear message, the mail is kept, and nothing is sent that should not be. When
 //! the trouble is over, all goes on.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use sendmail_clock::SystemClock;
 use sendmail_core::{Clock as _, Decision, DecisionStore, Error, ErrorKind, QueueId, Timestamp};
 use sendmail_sqlx::SqlDecisionStore;
 use sendmail_testkit::ManualClock;
+use sendmail_tests::mounted::Mounted;
 use sendmail_tests::orders::Orders as _;
 use sendmail_tests::servers::{Engine as _, MariaDb, MariaDbEngine, Postgres, PostgresEngine};
 use sendmail_txn::{Finding, Recovery, RecoveryReport, Ruling};
@@ -301,14 +301,14 @@ async fn a_full_disk_sqlite() {
 async fn a_full_disk_postgres() {
     let test = "a_full_disk_postgres";
     let Some(server) = Postgres::own(test, &[]) else { return };
-    let Some(disk) = SmallDisk::mount(test, PostgresEngine::USER) else { return };
+    let Some(disk) = small_disk(test, PostgresEngine::USER) else { return };
     let url = server.create_database("shop").unwrap();
     let world = World::<sqlx::Postgres>::at(url, tempfile::tempdir().unwrap()).await;
-    world.run(&format!("CREATE TABLESPACE small LOCATION '{}'", disk.path())).await;
+    world.run(&format!("CREATE TABLESPACE small LOCATION '{}'", disk.path().display())).await;
     for what in ["TABLE sendmail_marker", "INDEX sendmail_marker_pkey"] {
         world.run(&format!("ALTER {what} SET TABLESPACE small")).await;
     }
-    has_no_room(&world, async { disk.grow() }).await;
+    has_no_room(&world, async { grow(&disk) }).await;
 }
 
 /// The server gives up when it cannot write a page: nobody can be asked until it has room and is started.
@@ -317,11 +317,11 @@ async fn a_full_disk_postgres() {
 async fn a_full_disk_mariadb() {
     let test = "a_full_disk_mariadb";
     let Some(mut server) = MariaDb::own(test, &[]) else { return };
-    let Some(disk) = SmallDisk::mount(test, MariaDbEngine::USER) else { return };
+    let Some(disk) = small_disk(test, MariaDbEngine::USER) else { return };
     let url = server.create_database("shop").unwrap();
     let pool = connect::<MySql>(&url).await;
     let sql = include_str!("../../../crates/sendmail-sqlx/migrations/mysql.sql");
-    let there = format!("ENGINE = InnoDB DATA DIRECTORY = '{}'", disk.path());
+    let there = format!("ENGINE = InnoDB DATA DIRECTORY = '{}'", disk.path().display());
     let mut connection = pool.acquire().await.unwrap();
     MySql::execute(&mut connection, &sql.replace("ENGINE = InnoDB", &there)).await.unwrap();
     let world = World::<MySql>::at(url, tempfile::tempdir().unwrap()).await;
@@ -333,45 +333,17 @@ async fn a_full_disk_mariadb() {
     assert!(found[1] == KEPT || found[1] == ("aborted", "discarded"), "{found:?}");
     world.deliver().await;
     assert_eq!(world.copies(2)[1], 0);
-    disk.grow();
+    grow(&disk);
     server.restart().unwrap();
     all_is_well(&world).await;
 }
 
-/// A file system of two megabytes that one user may write to. It is unmounted when it is dropped.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// Nothing where `test` is skipped, because mounting is not allowed.
-    fn mount(test: &str, user: &str) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(folder.path(), permissions).unwrap();
-        let options = format!("size=2m,mode=0700,uid={user}");
-        let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path());
-        if command.output().is_ok_and(|output| output.status.success()) {
-            return Some(Self(folder));
-        }
-        sendmail_tests::programs::skip(test, "mounting is not allowed here");
-        None
-    }
-
-    /// Makes room.
-    fn grow(&self) {
-        let mut command = Command::new("mount");
-        command.args(["-o", "remount,size=64m"]).arg(self.0.path());
-        assert!(command.status().unwrap().success());
-    }
-
-    fn path(&self) -> std::path::Display<'_> {
-        self.0.path().display()
-    }
+/// A file system of two megabytes that one user may write to, who may come to it. Nothing where `test` is
+/// skipped, because mounting is not allowed.
+fn small_disk(test: &str, user: &str) -> Option<Mounted> {
+    Mounted::in_memory(test, &format!("size=2m,mode=0700,uid={user}")).unwrap()
 }
 
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a server may still have files open there.
-        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).output();
-    }
+fn grow(disk: &Mounted) {
+    disk.remount("size=64m").unwrap();
 }

@@ -1,6 +1,6 @@
 //! Producers and processors at work, until something happens to the file system below them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use sendmail_tests::process::signal;
 use sendmail_tests::producer::Progress;
 use sendmail_tests::queue::Processor;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::task::JoinHandle;
 
 use crate::support::{PATIENCE, PRODUCER, Scene};
@@ -30,6 +30,7 @@ const IN_FLIGHT: u64 = 64;
 pub(crate) struct Load {
     producers: Vec<(Child, JoinHandle<Vec<Account>>)>,
     processors: Vec<(Processor, Child)>,
+    logs: PathBuf,
     shared: Arc<Shared>,
 }
 
@@ -52,20 +53,9 @@ struct Shared {
 impl Load {
     /// Starts them. What the processors say goes to files in `logs`, which is on another disk.
     pub(crate) fn start(scene: &mut Scene, logs: &Path, seed: u64) -> Self {
-        let mut processors = Vec::new();
-        for number in 0..PROCESSORS {
-            let name = format!("p{number}");
-            let log = std::fs::File::create(logs.join(&name)).unwrap();
-            let processor = Processor { name, relay: scene.relay.address, connections: 4 };
-            let mut command = scene.queue.processor(&processor).unwrap();
-            command.stdout(log.try_clone().unwrap()).stderr(log);
-            scene.ledger.begins(&processor.name, IN_FLIGHT);
-            processors.push((processor, command.spawn().unwrap()));
-        }
-        let shared = Arc::<Shared>::default();
-        let mut producers = Vec::new();
+        let mut load = Self::without_producers(scene, logs);
         for number in 0..PRODUCERS {
-            let mut command = Command::new(PRODUCER);
+            let mut command = scene.queue.through_the_same(PRODUCER);
             command.arg("producer").arg(&scene.queue.path).kill_on_drop(true);
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
             let mut child = command.spawn().unwrap();
@@ -75,11 +65,28 @@ impl Load {
                 random: fastrand::Rng::with_seed(seed.wrapping_add(number)),
                 next: number,
                 accounts: Vec::new(),
-                shared: Arc::clone(&shared),
+                shared: Arc::clone(&load.shared),
             };
-            producers.push((child, tokio::spawn(producer.run())));
+            load.producers.push((child, tokio::spawn(producer.run())));
         }
-        Self { producers, processors, shared }
+        load
+    }
+
+    /// Starts processors alone.
+    pub(crate) fn without_producers(scene: &mut Scene, logs: &Path) -> Self {
+        let mut processors = Vec::new();
+        for number in 0..PROCESSORS {
+            let name = format!("p{number}");
+            let log = std::fs::File::create(logs.join(&name)).unwrap();
+            let processor = Processor { name, relay: scene.relay.address, connections: 4 };
+            let mut command = scene.queue.processor(&processor).unwrap();
+            command.args(["--log", "warn"]);
+            command.stdout(log.try_clone().unwrap()).stderr(log);
+            scene.ledger.begins(&processor.name, IN_FLIGHT);
+            processors.push((processor, command.spawn().unwrap()));
+        }
+        let (producers, shared) = (Vec::new(), Arc::default());
+        Self { producers, processors, logs: logs.to_owned(), shared }
     }
 
     /// Waits until so many transactions were acknowledged.
@@ -92,12 +99,37 @@ impl Load {
         self.until(|| self.shared.refused.load(Ordering::SeqCst) >= count).await;
     }
 
+    /// Waits until so many more were acknowledged.
+    pub(crate) async fn until_more_committed(&self, count: usize) {
+        self.until_committed(self.committed() + count).await;
+    }
+
+    /// Waits until so many more were refused.
+    pub(crate) async fn until_more_refused(&self, count: usize) {
+        self.until_refused(self.shared.refused.load(Ordering::SeqCst) + count).await;
+    }
+
+    /// Waits until every processor has told one of these.
+    pub(crate) async fn until_told(&self, words: &[&str]) {
+        let told = |(processor, _): &(Processor, Child)| {
+            let log = self.log(processor);
+            words.iter().any(|words| log.contains(words))
+        };
+        self.until(|| self.processors.iter().all(told)).await;
+    }
+
+    /// What a processor has said so far.
+    fn log(&self, processor: &Processor) -> String {
+        std::fs::read_to_string(self.logs.join(&processor.name)).unwrap()
+    }
+
     /// How many transactions were acknowledged.
     pub(crate) fn committed(&self) -> usize {
         self.shared.committed.load(Ordering::SeqCst)
     }
 
-    async fn until(&self, there: impl Fn() -> bool) {
+    /// Waits until it is there.
+    pub(crate) async fn until(&self, there: impl Fn() -> bool) {
         let wait = async {
             while !there() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -106,7 +138,12 @@ impl Load {
         let shared = &self.shared;
         let (committed, refused) = (&shared.committed, &shared.refused);
         let waited = tokio::time::timeout(PATIENCE, wait).await;
-        assert!(waited.is_ok(), "no progress after {committed:?} commits and {refused:?} refusals");
+        let logs = || self.processors.iter().map(|(processor, _)| self.log(processor));
+        assert!(
+            waited.is_ok(),
+            "no progress after {committed:?} commits and {refused:?} refusals: {:?}",
+            logs().collect::<Vec<_>>()
+        );
     }
 
     /// Stops all in whatever they do.
@@ -114,6 +151,29 @@ impl Load {
         let producers = self.producers.iter().map(|(child, _)| child);
         let processors = self.processors.iter().map(|(_, child)| child);
         producers.chain(processors).for_each(|child| signal(child, Signal::STOP).unwrap());
+    }
+
+    /// Stops the processors, or lets them go on.
+    pub(crate) fn signal_processors(&self, what: Signal) {
+        self.processors.iter().for_each(|(_, child)| signal(child, what).unwrap());
+    }
+
+    /// Lets all of them come to an end in order: the producers, whose words are entered into the books, and
+    /// when nothing is left to deliver, the processors.
+    pub(crate) async fn drain(mut self, scene: &mut Scene) {
+        self.shared.stops.store(true, Ordering::SeqCst);
+        for (mut child, run) in self.producers.drain(..) {
+            enter(scene, run.await.unwrap());
+            assert!(child.wait().await.unwrap().success());
+        }
+        scene.until_drained().await;
+        for (processor, mut child) in std::mem::take(&mut self.processors) {
+            // One that has ended before its time cannot be signalled.
+            let _ = signal(&child, Signal::TERM);
+            let status = tokio::time::timeout(PATIENCE, child.wait()).await;
+            let status = status.unwrap_or_else(|_| panic!("{} does not stop", processor.name));
+            assert!(status.unwrap().success(), "{}", self.log(&processor));
+        }
     }
 
     /// Kills all that live, and enters into the books what they had said.

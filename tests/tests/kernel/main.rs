@@ -6,5 +6,8 @@
 mod crash;
 mod injected;
 mod load;
+mod pending;
+mod read_only;
+mod room;
 mod strace;
 mod support;

@@ -66,6 +66,14 @@ impl Scene {
         Processor { name: name.to_owned(), relay: self.relay.address, connections: 1 }
     }
 
+    /// Hands a mail over, which is not in the ledger.
+    pub(crate) async fn send(&self, subject: &str) {
+        let words = ["send", "-f", "shop@example.org", "a@example.net"];
+        let message = format!("Subject: {subject}\r\n\r\nhello\r\n");
+        let output = finish(self.queue.command(words), message.as_bytes()).await;
+        assert!(output.status.success(), "{output:?}");
+    }
+
     /// Notes what a producer said.
     pub(crate) fn hear(&mut self, stdout: &[u8]) {
         for line in String::from_utf8_lossy(stdout).lines() {
@@ -94,6 +102,21 @@ impl Scene {
         }
         let account = self.ledger.compare(&self.relay.copies(), &events, None);
         if account.is_clean() { Ok(()) } else { Err(account.to_string()) }
+    }
+
+    /// Waits until those who work on it have nothing left to deliver.
+    pub(crate) async fn until_drained(&self) {
+        // A processor whose store was in trouble may pause for a minute.
+        let until = tokio::time::Instant::now() + 2 * PATIENCE;
+        loop {
+            // Space that was given back is btrfs's only when its transaction has ended: an error is not the end.
+            let counts = self.queue.counts().await;
+            if counts.as_ref().is_ok_and(|counts| counts.to_do() == 0) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < until, "it is not drained: {counts:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Runs a processor until there is nothing left to do.
@@ -166,4 +189,14 @@ pub(crate) async fn finish_within(
 pub(crate) fn told(plans: &[Plan]) -> Vec<u8> {
     let line = |plan| serde_json::to_string(plan).unwrap() + "\n";
     plans.iter().map(line).collect::<String>().into_bytes()
+}
+
+/// Hands a mail over with `send`, which is refused with this exit code and these words, and says nothing that
+/// a caller could take for a yes.
+pub(crate) async fn refused(queue: &Queue, code: i32, words: &str) {
+    let command = queue.command(["send", "-f", "shop@example.org", "nobody@example.net"]);
+    let output = finish(command, b"Subject: one too many\r\n\r\nhello\r\n").await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(output.stdout.is_empty() && said.contains(words), "{said}");
 }
