@@ -40,7 +40,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     }
     for (package, names) in by_package(&tests) {
         if package == "fuzz" {
-            fuzz::for_a_while(names.into_iter().map(str::to_owned).collect())?;
+            fuzz::for_a_while(
+                names.into_iter().map(str::to_owned).collect(),
+                arguments.no_install,
+            )?;
         } else {
             test::run_named(package, &names, arguments.no_install)?;
         }
