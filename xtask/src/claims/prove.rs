@@ -80,6 +80,7 @@ mod tests {
     fn each_package_runs_what_is_its_own() {
         let test = |name: &str, packages: &[&'static str]| Test {
             name: name.to_owned(),
+            module: String::new(),
             packages: packages.to_vec(),
             runs: vec![name.to_owned()],
         };
