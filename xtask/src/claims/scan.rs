@@ -29,7 +29,7 @@ pub(crate) type Problem = (usize, String);
 const TAG: &str = "// Proves:";
 
 /// Where the packages are, and where the suites are that others run; the first that fits counts.
-const PACKAGES: [(&str, &[&str]); 19] = [
+const PACKAGES: [(&str, &[&str]); 20] = [
     ("crates/sendmail-testkit/src/suite/external", &["sendmail-sqlx"]),
     ("crates/sendmail-testkit/src/suite/data_manager", &["sendmail-testkit", "sendmail-txn"]),
     ("crates/sendmail-testkit/src/suite/sink", &["sendmail-testkit", "sendmail-txn"]),
@@ -45,6 +45,7 @@ const PACKAGES: [(&str, &[&str]); 19] = [
     ("crates/sendmail-program", &["sendmail-program"]),
     ("crates/sendmail-sqlx", &["sendmail-sqlx"]),
     ("crates/sendmail-cli", &["sendmail-cli"]),
+    ("tests/schedules", &["sendmail-schedules"]),
     ("tests", &["sendmail-tests"]),
     ("examples", &["sendmail-examples"]),
     ("xtask", &["xtask"]),
@@ -280,6 +281,15 @@ mod tests {
         assert_eq!(store, ["sendmail-maildir", "sendmail-testkit"]);
         let mailer = packages("crates/sendmail-testkit/src/mailer_suite/cases.rs");
         assert_eq!(mailer, ["sendmail-program", "sendmail-smtp"]);
+    }
+
+    #[test]
+    fn each_package_has_the_files_below_its_own_folder() {
+        let text = "PROVES I7\n#[test]\nfn one() {}\n";
+        let packages = |name| found(name, text).0[0].test.packages.clone();
+        assert_eq!(packages("tests/schedules/tests/it/main.rs"), ["sendmail-schedules"]);
+        assert_eq!(packages("tests/tests/relays/exim.rs"), ["sendmail-tests"]);
+        assert_eq!(packages("crates/sendmail-maildir/src/name.rs"), ["sendmail-maildir"]);
     }
 
     #[test]
