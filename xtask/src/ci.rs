@@ -4,13 +4,13 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use crate::shell::{Failure, Result, cargo, root, run as run_command};
-use crate::{deny, programs, test, tidy};
+use crate::{deny, fuzz, programs, test, tidy};
 
 /// Runs everything that continuous integration runs, and says how long each part took.
 ///
 /// The parts are format, lints, each crate by itself, documentation, tidy, deny, all tests with nothing
-/// skipped, and the crash tests: without a database, and with each. It goes on after a failure, and
-/// prints a table at the end.
+/// skipped, the fuzz targets that are quick to build, and the crash tests: without a database, and with
+/// each. It goes on after a failure, and prints a table at the end.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Install nothing; use what is there
@@ -53,6 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
         Ok(())
     });
     part("tests", &|| test::run(&test::Arguments { no_skip: true, no_install, args: Vec::new() }));
+    part("fuzz", &|| fuzz::small(no_install));
     part("crash test", &|| programs::default_crash_test(None));
     for (name, database) in programs::DATABASES {
         part(name, &|| programs::default_crash_test(Some(database)));

@@ -1,5 +1,6 @@
 //! Running other programs, and saying so.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -35,18 +36,26 @@ impl fmt::Display for Failure {
 }
 
 /// The folder of the workspace.
+///
+/// Where cargo says that it is now: a copied `target` may hold a program that was built in another tree.
 pub(crate) fn root() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.parent().unwrap_or(own).to_path_buf()
+    let own = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    own.parent().unwrap_or(&own).to_path_buf()
 }
 
 /// The cargo that started us, in the folder of the workspace.
-///
-/// What it has told us of this package is not passed on: build scripts that look at such variables, as
-/// ring's does, would run again, and all that rests on them would be built anew, whenever somebody else
-/// calls cargo.
 pub(crate) fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    in_workspace(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// A program that may call cargo, in the folder of the workspace.
+///
+/// What the cargo that started us has told us of this package is not passed on: build scripts that look
+/// at such variables, as ring's does, would run again, and all that rests on them would be built anew,
+/// whenever somebody else calls cargo.
+pub(crate) fn in_workspace(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(root());
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(is_of_a_package) {

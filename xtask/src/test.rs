@@ -32,13 +32,14 @@ pub(crate) struct Arguments {
 
 /// Runs all tests of a package whose names contain one of these, and fails if one of the names was not
 /// among those that passed: a test that is not there proves nothing, and neither does one that was skipped.
+/// A name may have its module before it.
 pub(crate) fn run_named(package: &str, names: &BTreeSet<&str>, no_install: bool) -> Result {
     let mut args = vec!["-p".to_owned(), package.to_owned(), "--".to_owned()];
-    args.extend(names.iter().map(|name| (*name).to_owned()));
+    args.extend(names.iter().map(|name| name.rsplit("::").next().unwrap_or(name).to_owned()));
     let mut left = names.clone();
     run_hearing(&Arguments { no_skip: true, no_install, args }, &mut |line| {
         if let Some(passed) = passed(line) {
-            left.remove(passed);
+            left.retain(|name| !is(passed, name));
         }
     })?;
     if left.is_empty() {
@@ -48,11 +49,16 @@ pub(crate) fn run_named(package: &str, names: &BTreeSet<&str>, no_install: bool)
     Err(Failure::new(format!("{package} did not run {}", left.join(", "))))
 }
 
-/// The test that a line says has passed, without its modules: `test a::b::name ... ok`.
+/// The test that a line says has passed: `test a::b::name ... ok`.
 fn passed(line: &str) -> Option<&str> {
     let path = line.trim_end().strip_prefix("test ")?.strip_suffix(" ... ok")?;
-    let path = path.trim_end_matches(" - should panic");
-    path.rsplit("::").next()
+    Some(path.trim_end_matches(" - should panic"))
+}
+
+/// Whether a test is meant by a name; unit tests are in a module `tests` of theirs.
+fn is(path: &str, name: &str) -> bool {
+    let path = path.replace("::tests::", "::");
+    path.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with("::"))
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result {
@@ -140,12 +146,20 @@ mod tests {
 
     #[test]
     fn only_tests_that_passed_count_as_run() {
-        assert_eq!(passed("test a::b::name ... ok\n"), Some("name"));
+        assert_eq!(passed("test a::b::name ... ok\n"), Some("a::b::name"));
         assert_eq!(passed("test name ... ok"), Some("name"));
         assert_eq!(passed("test name - should panic ... ok"), Some("name"));
         for other in ["test name ... FAILED", "test name ... ignored", "test result: ok. 1 passed"]
         {
             assert_eq!(passed(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_test_is_meant_by_its_name_and_by_its_module_and_name() {
+        for name in ["name", "b::name", "a::b::name"] {
+            assert!(is("a::b::name", name) && is("a::b::tests::name", name), "{name}");
+        }
+        assert!(is("name", "name") && !is("a::other_name", "name") && !is("c::name", "b::name"));
     }
 }

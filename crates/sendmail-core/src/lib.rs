@@ -55,6 +55,7 @@ mod clock;
 mod data_manager;
 mod decision;
 mod delivery;
+mod discretion;
 mod envelope;
 mod error;
 mod event;

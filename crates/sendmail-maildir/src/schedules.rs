@@ -6,10 +6,11 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use sendmail_core::{
-    AdminOutcome, Claim, EntryState, Envelope, Message, NewMessage, QueueId, Release, Settlement,
-    Timestamp,
+    AdminOutcome, Attempted, Claim, EntryState, Envelope, Message, NewMessage, Outcome, QueueId,
+    Recipient, RecipientResult, Release, Reply, Settlement, Timestamp, Verdict,
 };
 use shuttle::sync::atomic::Ordering;
 use shuttle::thread;
@@ -21,8 +22,9 @@ use crate::journal::Journal;
 use crate::journal::record::Record;
 use crate::journal::segment::{Header, Records, START};
 use crate::journal::{segment_name, sequences};
+use crate::name::{Due, MessageName};
 use crate::options::MaildirOptions;
-use crate::queue::Queue;
+use crate::queue::{Place, Queue};
 use crate::wishes::Wish;
 
 static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
@@ -150,6 +152,51 @@ pub fn wish_meets_release(mistake: bool) {
     assert_ne!(hold, AdminOutcome::NotFound, "it was there all the time");
     // Done, wished for in time, or done by the worker before the operator got to it.
     assert_eq!(found, EntryState::Held, "the operator was told {hold:?}");
+}
+
+/// An operator wants a message tried at once while its worker defers it for an hour. It ends due. The
+/// mistake: a worker that does not look for the wish, and is not told of it.
+pub fn retry_meets_settlement(mistake: bool) {
+    let found = retry_meets(Verdict::Retry, mistake);
+    assert_eq!(found, EntryState::Queued, "the operator's retry is forgotten");
+}
+
+/// The same, while its worker puts it with the held, which only a release may free.
+pub fn retry_meets_hold() {
+    assert_eq!(retry_meets(Verdict::Hold, false), EntryState::Held, "a retry is no release");
+}
+
+/// Where a message is after a retry that met a settlement; a `careless` worker only moves its file.
+fn retry_meets(verdict: Verdict, careless: bool) -> EntryState {
+    let temp = directory();
+    let queue = Queue::open(temp.path(), MaildirOptions::default()).unwrap();
+    let operator = Queue::open(temp.path(), MaildirOptions::default()).unwrap();
+    publish(&queue, 1);
+    let claim = queue.claim(1).unwrap().claims.pop().unwrap();
+    let loaded = queue.load(&claim).unwrap();
+    let hour = Duration::from_secs(3600);
+    let due = Due { at: queue.now().saturating_add(hour), delay_ms: 3_600_000 };
+    let result = |recipient: &Recipient| RecipientResult {
+        recipient: recipient.clone(),
+        outcome: Outcome::Unknown(Reply::new(451, "cut")),
+        verdict,
+    };
+    let results = loaded.envelope.recipients().iter().map(result).collect();
+    let settling = thread::spawn(move || {
+        if careless {
+            let held = &queue.worker().unwrap().dir;
+            let file = held.names().unwrap().next().unwrap().unwrap().bytes;
+            let target = MessageName::decode(&file).unwrap().due(due).encode();
+            queue.move_to(held, &file, &Place::due(due), &target).unwrap();
+        } else {
+            let attempted = Attempted { results, retry_after: hour };
+            queue.settle(claim, &Settlement::Attempted(attempted)).unwrap();
+        }
+    });
+    let told = operator.act(id(1), Wish::Retry, &[EntryState::Deferred, EntryState::Failed]);
+    settling.join().unwrap();
+    assert_ne!(told.unwrap(), AdminOutcome::NotFound, "it was there all the time");
+    operator.locate(id(1)).unwrap().expect("it is somewhere").state
 }
 
 fn publish(queue: &Queue, n: u8) {

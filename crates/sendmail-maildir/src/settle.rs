@@ -34,6 +34,8 @@ pub(crate) struct Moved<'a> {
     pub(crate) dir: Handle<'a>,
     pub(crate) name: MessageName,
     pub(crate) options: DeliveryOptions,
+    /// It is with the held, from whom only a release takes it.
+    pub(crate) held: bool,
 }
 
 impl Queue {
@@ -77,7 +79,8 @@ impl Queue {
         self.clear_wish(claim.id, &worker.dir, honoured);
         self.drop_claim(worker, claim.id, Record::Released(claim.id));
         if let Some((dir, file)) = moved {
-            let moved = Moved { dir, name: MessageName::decode(&file).unwrap_or(back), options };
+            let name = MessageName::decode(&file).unwrap_or(back);
+            let moved = Moved { dir, name, options, held: effect.hold };
             events.extend(self.honour_late_wish(claim.id, &moved));
         }
         self.wake.signal();
@@ -240,7 +243,7 @@ impl Queue {
         let moved = self.move_to(dir, &file, &place, &target.encode())?;
         Ok(moved.map(|(dir, file)| {
             let name = MessageName::decode(&file).unwrap_or(target);
-            Moved { dir, name, options }
+            Moved { dir, name, options, held: effect.hold }
         }))
     }
 

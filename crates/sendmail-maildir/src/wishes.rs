@@ -84,6 +84,11 @@ impl Queue {
         let (dir, file) = (&moved.dir, moved.name.encode());
         let place = match wish {
             Wish::Remove => None,
+            // As if the wish had come later still: what is held already stays as it is.
+            Wish::Hold | Wish::Retry if moved.held => {
+                self.clear_wish(id, dir, true);
+                return Vec::new();
+            }
             Wish::Hold => Some(Place::Held),
             Wish::Retry => Some(Place::lane(&moved.options)),
         };

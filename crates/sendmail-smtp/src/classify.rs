@@ -29,28 +29,47 @@ enum Slot {
 
 /// The account of one attempt: what is known of each recipient, in the envelope's order.
 #[derive(Debug)]
-pub(crate) struct Ledger(Vec<Slot>);
+pub(crate) struct Ledger {
+    slots: Vec<Slot>,
+    transaction: Transaction,
+}
+
+/// What the present transaction is, as far as it matters whether a relay can find its recipients too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transaction {
+    NotBegun,
+    /// The first of the attempt, with one recipient only.
+    OfOne,
+    /// With several, or after another: the relay may count those as well.
+    Other,
+}
 
 impl Ledger {
     /// An account with what was decided without asking the relay.
     pub(crate) fn new(decided: impl IntoIterator<Item = Option<Outcome>>) -> Self {
-        Self(decided.into_iter().map(|slot| slot.map_or(Slot::Open, Slot::Decided)).collect())
+        let slots = decided.into_iter().map(|slot| slot.map_or(Slot::Open, Slot::Decided));
+        Self { slots: slots.collect(), transaction: Transaction::NotBegun }
     }
 
     /// The recipients for the next transaction. Invariant: it is not empty again and again, since
     /// nobody is postponed unless somebody was taken, and whoever was taken is decided.
     pub(crate) fn begin(&mut self) -> Vec<usize> {
-        for slot in &mut self.0 {
+        for slot in &mut self.slots {
             if matches!(slot, Slot::Postponed(_)) {
                 *slot = Slot::Open;
             }
         }
-        self.indices(|slot| *slot == Slot::Open)
+        let open = self.indices(|slot| *slot == Slot::Open);
+        self.transaction = match self.transaction {
+            Transaction::NotBegun if open.len() == 1 => Transaction::OfOne,
+            _ => Transaction::Other,
+        };
+        open
     }
 
     /// Whether RCPT was accepted for anybody in the present transaction.
     pub(crate) fn anybody_taken(&self) -> bool {
-        self.0.contains(&Slot::Taken)
+        self.slots.contains(&Slot::Taken)
     }
 
     /// Judges the reply to MAIL, which counts for all.
@@ -63,6 +82,13 @@ impl Ledger {
     }
 
     /// Judges the reply to the RCPT of recipient `index`.
+    ///
+    /// "Too many recipients" asks for the message to be sent in parts (RFC 3463 section 3.6, X.5.3). If
+    /// nobody was accepted before, there may be none now, and the recipient is deferred: also by a 552,
+    /// which RFC 5321 section 4.5.3.1.10 wants to be taken for a 452. But if one recipient was all that was
+    /// ever asked for, the message cannot be parted any further, and nothing will change: a 5yz with the
+    /// status X.5.3 is the refusal that its code says. A relay that means its own limits and not the
+    /// transaction says so with a 4yz.
     pub(crate) fn rcpt(&mut self, index: usize, reply: &WireReply) -> Step {
         if reply.code() == 421 || reply.is_class(3) {
             self.lost(&reply.to_reply());
@@ -72,11 +98,13 @@ impl Ledger {
         let judged = match reply.code() / 100 {
             2 => Slot::Taken,
             _ if too_many && self.anybody_taken() => Slot::Postponed(reply.to_reply()),
-            // RFC 5321 section 4.5.3.1.10: taken for a 452.
+            5 if self.transaction == Transaction::OfOne && has_status(reply) => {
+                Slot::Decided(refused_or_deferred(reply))
+            }
             _ if too_many => Slot::Decided(deferred(&reply.to_reply())),
             _ => Slot::Decided(refused_or_deferred(reply)),
         };
-        if let Some(slot) = self.0.get_mut(index) {
+        if let Some(slot) = self.slots.get_mut(index) {
             *slot = judged;
         }
         Step::Go
@@ -135,7 +163,7 @@ impl Ledger {
             Slot::Postponed(reply) => Outcome::Deferred(reply),
             Slot::Open | Slot::Taken => nobody_said(),
         };
-        self.0.into_iter().map(outcome).collect()
+        self.slots.into_iter().map(outcome).collect()
     }
 
     fn unexpected(&mut self, reply: &WireReply) -> Step {
@@ -144,11 +172,16 @@ impl Ledger {
     }
 
     fn indices(&self, which: impl Fn(&Slot) -> bool) -> Vec<usize> {
-        self.0.iter().enumerate().filter(|(_, slot)| which(slot)).map(|(index, _)| index).collect()
+        self.slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| which(slot))
+            .map(|(index, _)| index)
+            .collect()
     }
 
     fn decide(&mut self, which: impl Fn(&Slot) -> bool, outcome: &Outcome) {
-        for slot in self.0.iter_mut().filter(|slot| which(slot)) {
+        for slot in self.slots.iter_mut().filter(|slot| which(slot)) {
             *slot = Slot::Decided(outcome.clone());
         }
     }
@@ -169,6 +202,10 @@ fn means_too_many(reply: &WireReply) -> bool {
         Some(status) => matches!(status.as_str(), "4.5.3" | "5.5.3"),
         None => matches!(reply.code(), 452 | 552),
     }
+}
+
+fn has_status(reply: &WireReply) -> bool {
+    reply.to_reply().status().is_some()
 }
 
 fn refused_or_deferred(reply: &WireReply) -> Outcome {
@@ -240,6 +277,32 @@ mod tests {
             assert!(ledger.begin().is_empty());
             assert_eq!(words(ledger), "accepted deferred refused", "{line}");
         }
+    }
+
+    #[test]
+    fn too_many_is_final_only_for_a_recipient_who_was_alone_from_the_start() {
+        let never = || Outcome::Refused(Reply::new(553, "never"));
+        // Of several, to the first: with fewer it may go another time.
+        let mut ledger = new(2);
+        ledger.begin();
+        ledger.rcpt(0, &reply("550 5.5.3 too many"));
+        ledger.rcpt(1, &reply("550 5.5.3 too many"));
+        assert!(ledger.begin().is_empty());
+        assert_eq!(words(ledger), "deferred deferred");
+        // Alone in a second transaction: the relay may count for the whole connection.
+        let mut ledger = new(2);
+        ledger.begin();
+        ledger.rcpt(0, &reply("250"));
+        ledger.rcpt(1, &reply("550 5.5.3 too many"));
+        ledger.dot(&reply("250"));
+        assert_eq!(ledger.begin(), [1]);
+        ledger.rcpt(1, &reply("550 5.5.3 too many"));
+        assert_eq!(words(ledger), "accepted deferred");
+        // The relay was asked for one only, since the other was decided without it.
+        let mut ledger = Ledger::new([Some(never()), None]);
+        assert_eq!(ledger.begin(), [1]);
+        ledger.rcpt(1, &reply("550 5.5.3 too many"));
+        assert_eq!(words(ledger), "refused refused");
     }
 
     #[test]
@@ -374,7 +437,9 @@ mod tests {
             ("452 too many", Step::Go, "deferred"),
             ("552 too many", Step::Go, "deferred"),
             ("452 4.2.2 full", Step::Go, "deferred"),
-            ("550 5.5.3 too many", Step::Go, "deferred"),
+            ("451 4.5.3 too many", Step::Go, "deferred"),
+            ("550 5.5.3 too many", Step::Go, "refused"),
+            ("552 5.5.3 too many", Step::Go, "refused"),
             ("552 5.2.2 full", Step::Go, "refused"),
         ] {
             let mut ledger = new(1);

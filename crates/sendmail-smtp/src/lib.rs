@@ -25,8 +25,9 @@
 //! | AUTH fails, or MAIL is answered with 530, 534, 535 or 538 | the same, a 421 or a 3yz after the final dot: unknown |
 //!
 //! A 452 or 552 in reply to RCPT, after other recipients were accepted, means that they are too many:
-//! the others follow in a further transaction. What needs an extension that the relay does not offer
-//! (8BITMIME, SMTPUTF8, SIZE) is refused without a word to the relay.
+//! the others follow in a further transaction. To an only recipient a 5yz with the status 5.5.3 is
+//! final. What needs an extension that the relay does not offer (8BITMIME, SMTPUTF8, SIZE) is refused
+//! without a word to the relay.
 //!
 //! # TLS
 //!

@@ -179,6 +179,7 @@ fn printable(text: &[u8]) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use sendmail_core::{DeliveryReport, Envelope, Outcome};
 
     fn read(bytes: &[u8]) -> Result<Option<(u16, String)>, ReplyError> {
         read_reply(bytes).map(|reply| reply.map(|reply| (reply.code(), reply.lines().join("|"))))
@@ -283,6 +284,18 @@ mod tests {
         let text = |bytes: &[u8]| read_reply(bytes).unwrap().unwrap().to_reply().to_string();
         assert_eq!(text(b"550-a.b no\r\n550 a.b way\r\n"), "550 a.b no a.b way");
         assert_eq!(text(b"550-no\r\n550  way\r\n"), "550 no way");
+    }
+
+    // Proves: I16
+    #[test]
+    fn a_blind_copy_of_a_non_ascii_address_is_found_in_what_was_read() {
+        let line = "250 for <j\u{f6}rg@b.example> and <a@b>\r\n";
+        let outcome = Outcome::Accepted(read_reply(line.as_bytes()).unwrap().unwrap().to_reply());
+        let envelope = Envelope::parse("s@x", ["j\u{f6}rg@b.example", "a@b"]).unwrap();
+        let report = DeliveryReport::same(&envelope, &outcome);
+        let told = |at: usize| report.outcomes()[at].1.reply().text();
+        assert_eq!(told(0), "for <j??rg@b.example> and <[another recipient]>");
+        assert_eq!(told(1), "for <[another recipient]> and <a@b>");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! claims; [`scan`] finds the tests; the tables in the pages are made of both.
 
 mod counts;
+mod figures;
 mod matrix;
 mod prove;
 mod register;
@@ -20,7 +21,7 @@ use scan::Proof;
 /// Shows for each claim of the register how many tests prove it, and which claims have none.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Write the tables in docs/guarantees.md and the counts in docs/testing.md anew
+    /// Write the tables in docs/guarantees.md and docs/testing.md anew
     #[arg(long)]
     write: bool,
 }
@@ -69,6 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
 /// What is wrong with claims, tags and the generated tables.
 pub(crate) fn check(files: &Files<'_>) -> Vec<String> {
     let mut problems = problems_of(&evidence(files));
+    problems.extend(figures_of_nothing(files));
     match pages(files) {
         Ok(pages) => {
             for (page, written) in pages {
@@ -103,6 +105,16 @@ fn problems_of(evidence: &Evidence) -> Vec<String> {
     problems
 }
 
+/// Figures of claims and fuzz targets that there are not.
+fn figures_of_nothing(files: &Files<'_>) -> Vec<String> {
+    let sections = register::sections();
+    let claims = sections.iter().flat_map(|section| &section.claims);
+    let claims: Vec<&str> = claims.map(|claim| claim.id.as_str()).collect();
+    let targets = files.keys().filter(|name| name.starts_with("fuzz/fuzz_targets"));
+    let targets: Vec<&str> = targets.filter_map(|name| name.file_stem()?.to_str()).collect();
+    figures::problems(&claims, &targets)
+}
+
 fn evidence(files: &Files<'_>) -> Evidence {
     let mut evidence = Evidence { proofs: Vec::new(), problems: Vec::new() };
     for (name, text) in files {
@@ -114,7 +126,25 @@ fn evidence(files: &Files<'_>) -> Evidence {
         let told = |(line, why)| format!("{}: line {line}: {why}", name.display());
         evidence.problems.extend(problems.into_iter().map(told));
     }
+    tell_apart(&mut evidence.proofs, files);
     evidence
+}
+
+/// Puts the module before the name of each test that another module of its package has as well.
+fn tell_apart(proofs: &mut [Proof], files: &Files<'_>) {
+    let mut modules: BTreeMap<(Vec<&str>, String), BTreeSet<String>> = BTreeMap::new();
+    let all = files.iter().flat_map(|(name, text)| scan::tests(name, text));
+    for test in all.chain(proofs.iter().map(|proof| proof.test.clone())) {
+        modules.entry((test.packages, test.name)).or_default().insert(test.module);
+    }
+    for Proof { test, .. } in proofs {
+        let key = (test.packages.clone(), test.name.clone());
+        if modules.get(&key).is_some_and(|modules| modules.len() > 1) && !test.module.is_empty() {
+            let told = |name: &String| format!("{}::{name}", test.module);
+            test.runs = test.runs.iter().map(told).collect();
+            test.name = told(&test.name);
+        }
+    }
 }
 
 /// The tests of each id that is named.
@@ -135,7 +165,11 @@ fn pages(files: &Files<'_>) -> std::result::Result<Vec<(&'static str, String)>, 
     let part =
         |section: &register::Section| (section.name.to_owned(), tables::section(section, &proven));
     let parts: Vec<_> = register::sections().iter().map(part).collect();
-    let counts = [("counts".to_owned(), counts::count(files).to_string())];
+    let counts = [
+        ("counts".to_owned(), counts::count(files).to_string()),
+        ("long-runs".to_owned(), figures::long_runs()),
+        ("fuzzing".to_owned(), figures::fuzzing()),
+    ];
     let write = |page: &'static str, parts: &[(String, String)]| {
         let text = files.get(Path::new(page)).ok_or_else(|| format!("there is no {page}"))?;
         let written = tables::write(text, parts).map_err(|why| format!("{page}: {why}"))?;
@@ -162,6 +196,21 @@ mod tests {
         assert_eq!(problems("PROVES I1, F-write-kill\n#[test]\nfn one() {}\n"), [""; 0]);
         let unknown = problems("PROVES I1, I99\n#[test]\nfn one() {}\n");
         assert_eq!(unknown, ["no claim is called I99, which one proves"]);
+    }
+
+    #[test]
+    fn a_name_that_two_modules_have_is_told_with_its_module() {
+        let tagged = ["// Proves: I1", "#[test]", "fn twice() {}", "// Proves: I1", "#[test]"];
+        let tagged = [&tagged[..], &["fn once() {}"]].concat().join("\n");
+        let plain = "#[test]\nfn twice() {}\n#[test]\nfn elsewhere() {}";
+        let files = Files::from([
+            (Path::new("crates/sendmail-txn/src/a/b.rs"), tagged.as_str()),
+            (Path::new("crates/sendmail-txn/tests/it/c.rs"), plain),
+            (Path::new("crates/sendmail-smtp/tests/it/d.rs"), "#[test]\nfn once() {}"),
+        ]);
+        let names: Vec<String> =
+            evidence(&files).proofs.into_iter().flat_map(|proof| proof.test.runs).collect();
+        assert_eq!(names, ["a::b::twice", "once"]);
     }
 
     #[test]

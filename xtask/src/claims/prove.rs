@@ -40,7 +40,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     }
     for (package, names) in by_package(&tests) {
         if package == "fuzz" {
-            fuzz::for_a_while(names.into_iter().map(str::to_owned).collect())?;
+            fuzz::for_a_while(
+                names.into_iter().map(str::to_owned).collect(),
+                arguments.no_install,
+            )?;
         } else {
             test::run_named(package, &names, arguments.no_install)?;
         }
@@ -77,6 +80,7 @@ mod tests {
     fn each_package_runs_what_is_its_own() {
         let test = |name: &str, packages: &[&'static str]| Test {
             name: name.to_owned(),
+            module: String::new(),
             packages: packages.to_vec(),
             runs: vec![name.to_owned()],
         };

@@ -12,8 +12,11 @@ pub(crate) struct Proof {
 /// What is run to have something proved.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Test {
-    /// How people call it: the name of the function that holds it.
+    /// How people call it: the name of the function that holds it; with its module, where another has
+    /// the same name.
     pub(crate) name: String,
+    /// In which module of its program it is; not named for unit tests, all of which are in `tests`.
+    pub(crate) module: String,
     /// The packages that run it: a case of a suite is run by each that has the suite.
     pub(crate) packages: Vec<&'static str>,
     /// The names under which they run it; a test for several databases has one for each.
@@ -26,7 +29,7 @@ pub(crate) type Problem = (usize, String);
 const TAG: &str = "// Proves:";
 
 /// Where the packages are, and where the suites are that others run; the first that fits counts.
-const PACKAGES: [(&str, &[&str]); 19] = [
+const PACKAGES: [(&str, &[&str]); 20] = [
     ("crates/sendmail-testkit/src/suite/external", &["sendmail-sqlx"]),
     ("crates/sendmail-testkit/src/suite/data_manager", &["sendmail-testkit", "sendmail-txn"]),
     ("crates/sendmail-testkit/src/suite/sink", &["sendmail-testkit", "sendmail-txn"]),
@@ -42,6 +45,7 @@ const PACKAGES: [(&str, &[&str]); 19] = [
     ("crates/sendmail-program", &["sendmail-program"]),
     ("crates/sendmail-sqlx", &["sendmail-sqlx"]),
     ("crates/sendmail-cli", &["sendmail-cli"]),
+    ("tests/schedules", &["sendmail-schedules"]),
     ("tests", &["sendmail-tests"]),
     ("examples", &["sendmail-examples"]),
     ("xtask", &["xtask"]),
@@ -73,12 +77,23 @@ pub(crate) fn scan(name: &Path, text: &str) -> (Vec<Proof>, Vec<Problem>) {
     (proofs, problems)
 }
 
+/// Every test function of a file, whatever it proves.
+pub(crate) fn tests(name: &Path, text: &str) -> Vec<Test> {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let starts = (0..lines.len()).filter(|at| is_test_attribute(lines[*at]));
+    starts.filter_map(|at| test_below(name, text, &lines[at..]).ok()).collect()
+}
+
 /// The test whose first line, or whose attributes or documentation, `lines` begin with.
 fn test_below(name: &Path, text: &str, lines: &[&str]) -> Result<Test, String> {
     let (attributes, below) = split_attributes(lines);
     let packages = PACKAGES.iter().find(|(folder, _)| starts_with(name, folder));
     let packages = packages.map(|(_, packages)| packages.to_vec()).unwrap_or_default();
-    let test = |name: &str, runs: Vec<String>| Test { name: name.to_owned(), packages, runs };
+    let module = module(name);
+    let test = |name: &str, runs: Vec<String>| {
+        let name = name.to_owned();
+        Test { name, module, packages, runs }
+    };
     let one = |name: &str| vec![name.to_owned()];
     if below.starts_with("fuzz_target!") {
         let stem = name.file_stem().unwrap_or_default().to_string_lossy();
@@ -97,6 +112,19 @@ fn test_below(name: &Path, text: &str, lines: &[&str]) -> Result<Test, String> {
         Some((name, runs)) => Ok(test(name, runs)),
         None => Err("there is no test directly below the tag".to_owned()),
     }
+}
+
+/// The module that a file is, in the library or the test program that it belongs to.
+fn module(name: &Path) -> String {
+    let name = name.with_extension("");
+    let words: Vec<_> = name.iter().filter_map(|word| word.to_str()).collect();
+    let root = words.iter().rposition(|word| matches!(*word, "src" | "tests"));
+    let inside = root.map_or(&words[..], |at| match words[at] {
+        "tests" => words.get(at + 2..).unwrap_or_default(),
+        _ => &words[at + 1..],
+    });
+    let is_named = |word: &&&str| !matches!(**word, "mod" | "lib" | "main");
+    inside.iter().filter(is_named).copied().collect::<Vec<_>>().join("::")
 }
 
 fn starts_with(name: &Path, folder: &str) -> bool {
@@ -253,6 +281,29 @@ mod tests {
         assert_eq!(store, ["sendmail-maildir", "sendmail-testkit"]);
         let mailer = packages("crates/sendmail-testkit/src/mailer_suite/cases.rs");
         assert_eq!(mailer, ["sendmail-program", "sendmail-smtp"]);
+    }
+
+    #[test]
+    fn each_package_has_the_files_below_its_own_folder() {
+        let text = "PROVES I7\n#[test]\nfn one() {}\n";
+        let packages = |name| found(name, text).0[0].test.packages.clone();
+        assert_eq!(packages("tests/schedules/tests/it/main.rs"), ["sendmail-schedules"]);
+        assert_eq!(packages("tests/tests/relays/exim.rs"), ["sendmail-tests"]);
+        assert_eq!(packages("crates/sendmail-maildir/src/name.rs"), ["sendmail-maildir"]);
+    }
+
+    #[test]
+    fn modules_are_those_of_the_program_that_a_file_belongs_to() {
+        for (name, wanted) in [
+            ("crates/sendmail-txn/src/lib.rs", ""),
+            ("crates/sendmail-maildir/src/journal/mod.rs", "journal"),
+            ("crates/sendmail-maildir/src/journal/record.rs", "journal::record"),
+            ("crates/sendmail-txn/tests/it/main.rs", ""),
+            ("crates/sendmail-txn/tests/it/fake/store.rs", "fake::store"),
+            ("tests/tests/relays/exim.rs", "exim"),
+        ] {
+            assert_eq!(module(Path::new(name)), wanted, "{name}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::figures;
 use super::matrix::Matrix;
 use super::register::{Claim, Kind, Section};
 use super::scan::Test;
@@ -38,18 +39,33 @@ pub(crate) fn section(section: &Section, proven: &Proven<'_>) -> String {
 }
 
 fn list(claims: &[Claim], proven: &Proven<'_>) -> String {
-    let mut text =
-        "| | claim | what it means | tests that would fail |\n|---|---|---|---|\n".to_owned();
-    for Claim { id, what, means } in claims {
-        text += &format!("| {id} | {what} | {means} | {} |\n", tests(id, proven));
-    }
-    text
+    let row = |Claim { id, what, means }: &Claim| {
+        vec![id.clone(), what.clone(), means.clone(), tests(id, proven)]
+    };
+    table(&["", "claim", "what it means", "tests that would fail"], claims, row)
 }
 
 fn cells(claims: &[Claim], proven: &Proven<'_>) -> String {
-    let mut text = "| | tests that would fail |\n|---|---|\n".to_owned();
-    for Claim { id, what, means } in claims {
-        text += &format!("| {id}: {what}: {means} | {} |\n", tests(id, proven));
+    let row = |Claim { id, what, means }: &Claim| {
+        vec![format!("{id}: {what}: {means}"), tests(id, proven)]
+    };
+    table(&["", "tests that would fail"], claims, row)
+}
+
+/// A row for each claim, and the figures of long runs in a last column, if there are any.
+fn table(titles: &[&str], claims: &[Claim], row: impl Fn(&Claim) -> Vec<String>) -> String {
+    let figures: Vec<_> = claims.iter().map(|claim| figures::of(&claim.id)).collect();
+    let has_figures = figures.iter().any(Option::is_some);
+    let titles = titles.iter().copied().chain(has_figures.then_some("last long run"));
+    let titles: Vec<&str> = titles.collect();
+    let mut text = format!("| {} |\n|{}\n", titles.join(" | "), "---|".repeat(titles.len()));
+    text = text.replace("|  |", "| |");
+    for (claim, figure) in claims.iter().zip(figures) {
+        let mut columns = row(claim);
+        if has_figures {
+            columns.push(figure.unwrap_or_else(|| "–".to_owned()));
+        }
+        text += &format!("| {} |\n", columns.join(" | "));
     }
     text
 }
@@ -104,9 +120,24 @@ mod tests {
     }
 
     #[test]
+    fn the_last_column_is_there_if_a_claim_has_a_figure() {
+        let claim = |id: &str| Claim { id: id.to_owned(), what: "a".into(), means: "b".into() };
+        let without = list(&[claim("Q-stop")], &Proven::new());
+        assert!(without.starts_with("| | claim | what it means | tests that would fail |\n"));
+        assert!(without.ends_with("\n| Q-stop | a | b |  |\n"), "{without}");
+        let with = list(&[claim("Q-stop"), claim("I3")], &Proven::new());
+        assert!(
+            with.contains("| tests that would fail | last long run |\n|---|---|---|---|---|\n")
+        );
+        assert!(with.contains("| Q-stop | a | b |  | – |\n"), "{with}");
+        assert!(with.contains("| I3 | a | b |  | 0 lost, "), "{with}");
+    }
+
+    #[test]
     fn tests_stand_with_their_packages() {
         let test = |name: &str, packages: &[&'static str]| Test {
             name: name.to_owned(),
+            module: String::new(),
             packages: packages.to_vec(),
             runs: vec![name.to_owned()],
         };

@@ -47,6 +47,20 @@ async fn a_452_for_the_first_recipient_is_a_452() {
     assert_eq!(Relay::start(script).await.send(&THREE).await, "deferred deferred deferred");
 }
 
+/// A message to one recipient cannot be sent in parts, so that waiting would help nobody.
+// Proves: S-too-many
+#[tokio::test]
+async fn too_many_for_the_only_recipient_is_as_final_as_its_code() {
+    for (code, outcome) in [
+        ("452 4.5.3 too many", "deferred"),
+        ("552 too many", "deferred"),
+        ("550 5.5.3 too many", "refused"),
+    ] {
+        let script = Script::new().on(At::AnyRcpt, Do::reply(code));
+        assert_eq!(Relay::start(script).await.send(&THREE[..1]).await, outcome, "{code}");
+    }
+}
+
 #[tokio::test]
 async fn a_354_for_nobody_is_answered_with_a_lone_dot_and_nobody_is_accepted() {
     for reply in ["250 2.0.0 taken", "554 no valid recipients"] {

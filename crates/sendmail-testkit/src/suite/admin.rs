@@ -47,6 +47,8 @@ macro_rules! __queue_admin_cases {
             a_claimed_message_is_not_taken_from_its_worker,
             a_hold_on_a_claimed_message_is_honoured,
             a_remove_of_a_claimed_message_is_honoured,
+            a_retry_of_a_claimed_message_is_honoured,
+            a_retry_of_a_claimed_message_frees_none_that_is_to_be_held,
             a_wish_about_a_delivered_message_is_void,
             nothing_is_known_of_no_message,
             numbers_add_up,
@@ -326,6 +328,33 @@ pub async fn a_remove_of_a_claimed_message_is_honoured<H: QueueHarness>(h: &H) {
     claim_none(&store, "an operator wished to remove it while a worker had it").await;
     assert!(entries_of(h, new.id).await.is_empty());
     assert_eq!(told(h, new.id, MailEventKind::Removed).await.len(), 1, "and is told that it is");
+}
+
+/// Catches a store that forgets a wish to try a message at once.
+pub async fn a_retry_of_a_claimed_message_is_honoured<H: QueueHarness>(h: &H) {
+    let store = h.open().await;
+    let new = queue(h, &store, &["a@example.net", "b@example.net"]).await;
+    let claim = claim_one(&store, "it is published").await;
+    let admin = h.admin().await;
+    assert_eq!(admin.retry_now(new.id).await.expect("a retry"), AdminOutcome::Claimed);
+    try_once(&store, claim, vec![accepted(), deferred()], MINUTE).await;
+    let claim = claim_one(&store, "an operator wished to have it tried at once").await;
+    assert_eq!(remaining(&store, &claim).await, ["b@example.net"]);
+    // It was honoured once: the next delay counts.
+    try_once(&store, claim, vec![deferred()], MINUTE).await;
+    claim_none(&store, "it was tried at once, and deferred again").await;
+}
+
+/// Catches a store that lets a wish to try a message free one that is to be held.
+pub async fn a_retry_of_a_claimed_message_frees_none_that_is_to_be_held<H: QueueHarness>(h: &H) {
+    let store = h.open().await;
+    let new = queue(h, &store, &["a@example.net"]).await;
+    let claim = claim_one(&store, "it is published").await;
+    let admin = h.admin().await;
+    assert_eq!(admin.retry_now(new.id).await.expect("a retry"), AdminOutcome::Claimed);
+    try_once(&store, claim, vec![unknown(Verdict::Hold)], MINUTE).await;
+    claim_none(&store, "only a release frees a message that is held").await;
+    assert_eq!(entries_of(h, new.id).await[0].state, EntryState::Held);
 }
 
 /// Catches a store that removes or holds what was delivered meanwhile.

@@ -92,6 +92,25 @@ fn an_operators_wish_and_a_workers_release_leave_the_message_in_one_place() {
 }
 
 #[test]
+fn an_operators_retry_that_meets_a_settlement_is_honoured() {
+    in_memory();
+    explore(150, || schedules::retry_meets_settlement(false));
+}
+
+#[test]
+fn a_retry_that_nobody_looks_for_late_is_found() {
+    in_memory();
+    assert!(finds(400, || schedules::retry_meets_settlement(true)));
+}
+
+// Proves: Q-policy
+#[test]
+fn an_operators_retry_frees_no_message_that_is_held_meanwhile() {
+    in_memory();
+    explore(150, schedules::retry_meets_hold);
+}
+
+#[test]
 fn a_wish_that_nobody_looks_for_late_is_found() {
     in_memory();
     assert!(finds(400, || schedules::wish_meets_release(true)));
