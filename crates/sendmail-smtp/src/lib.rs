@@ -63,6 +63,7 @@ pub mod fuzz;
 mod guard;
 mod mailer;
 mod opening;
+mod overlap;
 mod plan;
 mod pool;
 mod relay_url;
