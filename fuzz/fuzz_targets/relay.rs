@@ -2,7 +2,8 @@
 //! connected to, the next each time that it has heard something, and then it hangs up.
 //!
 //! Each recipient has one outcome. Nobody is accepted unless the whole message was on the wire and the
-//! relay has said a 2yz; and the message is on the wire only after the handover was recorded.
+//! relay has said a 2yz; and the message is on the wire only after the handover was recorded. What a relay says
+//! too early to be noticed it may have said in answer, as far as anybody can tell: so it listens to the end.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -44,10 +45,13 @@ async fn converse(said: &[u8]) {
         let mut heard = Vec::new();
         for part in parts {
             stream.write_all(&part).await?;
+            heard.reserve(4096);
             if stream.read_buf(&mut heard).await? == 0 {
                 break;
             }
         }
+        stream.shutdown().await?;
+        stream.read_to_end(&mut heard).await?;
         std::io::Result::Ok(heard)
     });
     let envelope = Envelope::parse("a@b", ["c@d", "e@f", "g@h"]).expect("an envelope");

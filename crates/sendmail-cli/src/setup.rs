@@ -16,6 +16,9 @@ use sendmail_processor::ProcessorConfig;
 use crate::config::{Config, DatabaseName, DatabaseSection, DatabaseUrl, mask_url};
 use crate::exit::{CONFIG, Failure, NO_INPUT, Result};
 
+/// How many connections to a relay there may be if nobody says; as many as `SmtpConfig` has by default.
+const MAX_CONNECTIONS: usize = 16;
+
 /// What every command starts from.
 #[derive(Debug)]
 pub(crate) struct Setup {
@@ -101,11 +104,8 @@ impl Setup {
         let mut config = ProcessorConfig::default();
         if let Some(count) = section.max_in_flight {
             config.max_in_flight = usize::from(count.get());
-            config.concurrency = config.concurrency.min(config.max_in_flight);
         }
-        if let Some(count) = self.config.relay.max_connections {
-            config.concurrency = usize::from(count.get()).min(config.max_in_flight);
-        }
+        config.concurrency = self.attempts_at_once().min(config.max_in_flight);
         if let Some(count) = section.max_refusals_in_a_row {
             config.max_refusals_in_a_row = count.get();
         }
@@ -119,6 +119,17 @@ impl Setup {
         set(&mut config.lifetime, section.lifetime);
         set(&mut config.poll_interval, section.poll_interval);
         config
+    }
+
+    /// How many connections to the relay there may be, or how many of its program's processes.
+    pub(crate) fn max_connections(&self) -> usize {
+        self.config.relay.max_connections.map_or(MAX_CONNECTIONS, |count| usize::from(count.get()))
+    }
+
+    /// Over SMTP the next message is begun on a connection while the last one's reply is waited for.
+    fn attempts_at_once(&self) -> usize {
+        let is_program = self.relay_url().is_some_and(|url| url.starts_with("program:"));
+        self.max_connections() * if is_program { 1 } else { 2 }
     }
 
     /// The domain under which Message-IDs are minted: the configured one, or the host's name.

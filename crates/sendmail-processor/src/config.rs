@@ -48,8 +48,9 @@ pub struct ProcessorConfig {
     ///
     /// It bounds the memory that is used, and the second copies that can come of one crash.
     pub max_in_flight: usize,
-    /// The most attempts that run at once. Default: 16. The others that are claimed wait, so that no
-    /// connection does. The mailer may open fewer connections than this.
+    /// The most attempts that run at once. Default: 32. The others that are claimed wait, so that no
+    /// connection does. The mailer may open fewer connections than this: over SMTP half as many are
+    /// kept busy, since on each the next message is begun before the last one is answered.
     pub concurrency: usize,
     /// How long a message waits between attempts. Default: 30 s, doubled up to 1 h, ±20 %.
     pub backoff: Backoff,
@@ -79,7 +80,7 @@ impl Default for ProcessorConfig {
         let backoff = |first, max| Backoff { first, max, jitter_percent: 20 };
         Self {
             max_in_flight: 64,
-            concurrency: 16,
+            concurrency: 32,
             backoff: backoff(seconds(30), seconds(3600)),
             lifetime: seconds(5 * 86_400),
             relay_pause: backoff(seconds(1), seconds(300)),

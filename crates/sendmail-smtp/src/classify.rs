@@ -72,6 +72,11 @@ impl Ledger {
         self.slots.contains(&Slot::Taken)
     }
 
+    /// Whether a further transaction has to follow, whatever becomes of the present one.
+    pub(crate) fn anybody_postponed(&self) -> bool {
+        self.0.iter().any(|slot| matches!(slot, Slot::Postponed(_)))
+    }
+
     /// Judges the reply to MAIL, which counts for all.
     pub(crate) fn mail(&mut self, reply: &WireReply) -> Step {
         if reply.is_class(2) {

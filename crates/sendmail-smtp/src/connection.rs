@@ -1,5 +1,7 @@
 //! One connection to the relay, kept on lettre's.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use lettre::transport::smtp::client::AsyncSmtpConnection;
@@ -151,6 +153,21 @@ impl Connection {
         };
         timeout(limit, read).await.map_err(|_| Broken::Timeout(limit))?;
         self.guard.take_reply()
+    }
+
+    /// Our end of the wire, to say what comes next while a reply is waited for.
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Writes the final dot, as far as that does not wait.
+    pub(crate) async fn write_dot(&self) {
+        self.guard.gather(b".\r\n");
+        poll_fn(|cx| {
+            self.guard.poll_push(cx);
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// Gathers a piece of the body.

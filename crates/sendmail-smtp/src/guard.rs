@@ -52,7 +52,7 @@ impl Guard {
         (guard.clone(), LettreEnd(guard))
     }
 
-    /// No await ever happens with the lock held, and both ends belong to one task.
+    /// No await ever happens with the lock held.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -67,6 +67,21 @@ impl Guard {
     /// Gathers bytes of the body.
     pub(crate) fn gather(&self, bytes: &[u8]) {
         self.lock().wire.gather(bytes);
+    }
+
+    /// Gathers commands of the message that comes next, while the reply to this one is waited for. Says
+    /// whether they are the first to leave: then whoever says them pushes, and otherwise who waits for
+    /// the reply, who is at it already.
+    pub(crate) fn say(&self, commands: &[u8]) -> bool {
+        let mut state = self.lock();
+        let is_first = state.wire.is_written();
+        state.wire.gather(commands);
+        is_first
+    }
+
+    /// Writes what can be written at once; the rest leaves when a reply is waited for.
+    pub(crate) fn poll_push(&self, cx: &mut Context<'_>) {
+        self.lock().wire.poll_push(cx);
     }
 
     /// Hands all that was gathered to the operating system, listening meanwhile.

@@ -64,6 +64,7 @@ pub mod fuzz;
 mod guard;
 mod mailer;
 mod opening;
+mod overlap;
 mod plan;
 mod pool;
 mod relay_url;

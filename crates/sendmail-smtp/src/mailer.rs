@@ -8,22 +8,33 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::{SmtpConfig, TlsMode};
 use crate::connection::{Connection, Deadline};
-use crate::plan::{NoAscii, no_ascii, rcpt, reverse_path};
-use crate::pool::Pool;
+use crate::overlap::Lease;
+use crate::plan::{NoAscii, Plan, no_ascii, rcpt, reverse_path};
+use crate::pool::{Permit, Place, Pool};
 use crate::stuffing::check_wire_form;
 use crate::tls;
-use crate::transaction::{Announcement, Ended, deliver};
+use crate::transaction::{Announcement, Ended, deliver, first_commands};
 use crate::trouble::refusal;
 
 /// A [`Mailer`] that hands messages to one SMTP relay.
 ///
 /// It keeps connections between messages and opens as many as are needed, up to the configured
-/// number; whoever comes then waits. It may be shared and used from any number of tasks.
+/// number, or up to what the relay takes if that is fewer. Whoever comes then waits, and where the relay
+/// offers PIPELINING says the next message's commands while the relay thinks about the last one. So with
+/// twice as many tasks as connections each connection carries a message in each round trip. It may
+/// be shared and used from any number of tasks.
 pub struct SmtpMailer {
     config: SmtpConfig,
     relay: String,
     connector: Option<TlsConnector>,
     pool: Pool,
+}
+
+/// Whether a kept connection will do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    Gladly,
+    Never,
 }
 
 impl std::fmt::Debug for SmtpMailer {
@@ -57,6 +68,52 @@ impl SmtpMailer {
         Connection::open(&self.config, self.connector.as_ref(), deadline).await
     }
 
+    /// A connection to send from, the plan for it, and whether its first commands are on their way.
+    async fn ready(
+        &self,
+        envelope: &Envelope,
+        message: &Message,
+        deadline: Deadline,
+    ) -> Result<(Lease, Plan, bool)> {
+        let permit = match self.pool.place(deadline).await? {
+            Place::Own(permit) => permit,
+            Place::Behind(successor) => {
+                let plan = Plan::new(envelope, message, successor.capabilities());
+                if let Some(lease) = successor.follow(&first_commands(&plan), deadline).await {
+                    return Ok((lease, plan, true));
+                }
+                self.pool.turn(deadline).await?
+            }
+        };
+        let lease = self.lease(permit, deadline, Kept::Gladly).await?;
+        let plan = Plan::new(envelope, message, &lease.connection.capabilities);
+        Ok((lease, plan, false))
+    }
+
+    /// A connection: a kept one, or a new one. Where the relay takes no more of them, one of those that it
+    /// serves is waited for.
+    async fn lease(&self, permit: Permit, deadline: Deadline, mut kept: Kept) -> Result<Lease> {
+        let mut permit = permit;
+        loop {
+            if kept == Kept::Gladly
+                && let Some(connection) = self.pool.take(deadline).await
+            {
+                return Ok(self.pool.lease(connection, permit));
+            }
+            match self.open(deadline).await {
+                Ok(connection) => return Ok(self.pool.lease(connection, permit)),
+                Err(error) if error.kind() == ErrorKind::Unreachable => {
+                    if self.pool.lower_limit(permit).is_some() {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            permit = self.pool.turn(deadline).await?;
+            kept = Kept::Gladly;
+        }
+    }
+
     fn unauthenticated(&self, reply: &crate::WireReply) -> Error {
         refusal(ErrorKind::Auth, "send a message through the relay", reply)
             .with("relay", &self.relay)
@@ -81,24 +138,24 @@ impl Mailer for SmtpMailer {
         })?;
         let deadline = Deadline::after(self.config.timeouts.message);
         let mut announcement = Announcement::new(handover);
-        let _turn = self.pool.turn(deadline).await?;
-        // At most twice: a kept connection that turns out to be dead is replaced by a new one, and a
-        // new one is never stale.
-        let mut kept = self.pool.take(deadline).await;
+        let (mut lease, mut plan, mut said) = self.ready(envelope, message, deadline).await?;
         loop {
-            let mut connection = match kept.take() {
-                Some(connection) => connection,
-                None => self.open(deadline).await?,
-            };
-            match deliver(&mut connection, envelope, message, &mut announcement).await {
+            match deliver(&mut lease, &plan, message, &mut announcement, said).await {
                 Ended::Outcomes(outcomes) => {
-                    self.pool.keep(connection).await;
+                    self.pool.give_back(lease).await;
                     return DeliveryReport::new(envelope, outcomes).ok_or_else(|| {
                         // One outcome for each is what `deliver` makes of its plan.
                         Error::new(ErrorKind::InvalidState, "send a message", "outcomes missing")
                     });
                 }
-                Ended::Stale => self.pool.forget(),
+                // A kept connection that turned out to be dead is replaced by a new one, which is never
+                // stale.
+                Ended::Stale => {
+                    self.pool.forget();
+                    lease = self.lease(lease.into_permit(), deadline, Kept::Never).await?;
+                    plan = Plan::new(envelope, message, &lease.connection.capabilities);
+                    said = false;
+                }
                 Ended::Unauthenticated(reply) => return Err(self.unauthenticated(&reply)),
             }
         }

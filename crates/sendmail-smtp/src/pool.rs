@@ -1,24 +1,48 @@
-//! Connections that are kept between messages, and how many there may be.
+//! Connections that are kept between messages, how many there may be, and who comes next.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sendmail_core::{Error, ErrorKind, Result};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::connection::{Connection, Deadline};
+use crate::overlap::{Lease, Offers, Successor};
+
+const WAIT: &str = "wait for a connection to the relay";
+
+/// How many messages go through each connection before one more is tried, after the relay wanted fewer.
+const TRUST: usize = 64;
 
 struct Idle {
     connection: Connection,
     since: Instant,
 }
 
-/// The connections of one mailer. No more than `max_connections` are in use at once, and no more are kept.
+/// Where a message is to be sent from.
+pub(crate) enum Place {
+    /// A connection of its own: a kept one, or one that is to be opened.
+    Own(Permit),
+    /// The one behind the message that a connection waits for the reply to.
+    Behind(Successor),
+}
+
+/// The right to use one connection.
+pub(crate) type Permit = OwnedSemaphorePermit;
+
+/// The connections of one mailer. No more than `limit` are in use at once, and no more than
+/// `max_connections` are kept.
 pub(crate) struct Pool {
     idle: Mutex<Vec<Idle>>,
-    permits: Semaphore,
+    offers: Arc<Offers>,
+    permits: Arc<Semaphore>,
+    /// How many permits there are: lower than configured where the relay wants fewer connections.
+    limit: AtomicUsize,
+    /// Messages that were served since the limit changed.
+    served: AtomicUsize,
     max_connections: usize,
     max_idle: Duration,
 }
@@ -27,25 +51,46 @@ impl Pool {
     pub(crate) fn new(max_connections: usize, max_idle: Duration) -> Self {
         Self {
             idle: Mutex::new(Vec::new()),
-            permits: Semaphore::new(max_connections),
+            offers: Arc::default(),
+            permits: Arc::new(Semaphore::new(max_connections)),
+            limit: AtomicUsize::new(max_connections),
+            served: AtomicUsize::new(0),
             max_connections,
             max_idle,
         }
     }
 
-    /// Waits for its turn to use a connection.
+    /// Waits for a place. A connection of its own comes first; where all are in use, whichever is free first:
+    /// one of those, or the place behind a message that is answered soon.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe; whoever is dropped while waiting loses its place.
-    pub(crate) async fn turn(&self, deadline: Deadline) -> Result<SemaphorePermit<'_>> {
-        let limit = deadline.within(Duration::MAX);
-        let late = |kind, text| Error::new(kind, "wait for a connection to the relay", text);
-        match tokio::time::timeout(limit, self.permits.acquire()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(late(ErrorKind::InvalidState, "the mailer is gone")),
-            Err(_) => Err(late(ErrorKind::Timeout, "all connections are in use")),
-        }
+    pub(crate) async fn place(&self, deadline: Deadline) -> Result<Place> {
+        let place = async {
+            tokio::select! {
+                biased;
+                permit = self.permits.clone().acquire_owned() => permit.ok().map(Place::Own),
+                successor = self.offers.next() => Some(Place::Behind(successor)),
+            }
+        };
+        within(deadline, place).await
+    }
+
+    /// Waits for a connection of its own.
+    ///
+    /// # Cancel safety
+    ///
+    /// As of [`Pool::place`].
+    pub(crate) async fn turn(&self, deadline: Deadline) -> Result<Permit> {
+        within(deadline, async { self.permits.clone().acquire_owned().await.ok() }).await
+    }
+
+    /// A connection in use.
+    pub(crate) fn lease(&self, connection: Connection, permit: Permit) -> Lease {
+        // Nobody comes next on a connection that is not kept.
+        let offers = (!self.max_idle.is_zero()).then(|| self.offers.clone());
+        Lease::new(connection, permit, offers)
     }
 
     /// A kept connection that is still in order; the one that was used last, which is the likeliest.
@@ -57,6 +102,15 @@ impl Pool {
                 return Some(connection);
             }
         }
+    }
+
+    /// Passes a connection on: to who waits behind its message, or else to who comes next.
+    pub(crate) async fn give_back(&self, lease: Lease) {
+        // Whoever gets the permit is to find the connection.
+        if let Some((connection, _permit)) = lease.pass_on() {
+            self.keep(connection).await;
+        }
+        self.note_served();
     }
 
     /// Keeps a connection, if it is in order.
@@ -77,6 +131,40 @@ impl Pool {
         drop(stale);
     }
 
+    /// Takes note that the relay took no further connection. While others are in use, that is how many it
+    /// wants, and the permit is gone; otherwise the permit comes back.
+    ///
+    /// One more is tried when those that are left have served well for a while.
+    pub(crate) fn lower_limit(&self, permit: Permit) -> Option<Permit> {
+        // Counted before anybody takes one of those that are free.
+        let free = self.permits.forget_permits(usize::MAX);
+        let limit = self.limit.fetch_sub(free, Ordering::SeqCst) - free;
+        if limit <= 1 {
+            self.permits.add_permits(free);
+            self.limit.fetch_add(free, Ordering::SeqCst);
+            return Some(permit);
+        }
+        permit.forget();
+        self.limit.fetch_sub(1, Ordering::SeqCst);
+        self.served.store(0, Ordering::SeqCst);
+        None
+    }
+
+    fn note_served(&self) {
+        let limit = self.limit.load(Ordering::SeqCst);
+        if limit < self.max_connections
+            && self.served.fetch_add(1, Ordering::SeqCst) + 1 >= limit.saturating_mul(TRUST)
+        {
+            self.served.store(0, Ordering::SeqCst);
+            let raised =
+                self.limit.compare_exchange(limit, limit + 1, Ordering::SeqCst, Ordering::SeqCst);
+            // Whoever lowers it meanwhile is right.
+            if raised.is_ok() {
+                self.permits.add_permits(1);
+            }
+        }
+    }
+
     /// Says QUIT on all kept connections at once.
     pub(crate) async fn close(&self) {
         let idle = std::mem::take(&mut *self.lock());
@@ -87,5 +175,13 @@ impl Pool {
 
     fn lock(&self) -> MutexGuard<'_, Vec<Idle>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn within<T>(deadline: Deadline, wait: impl Future<Output = Option<T>>) -> Result<T> {
+    match timeout(deadline.within(Duration::MAX), wait).await {
+        Ok(Some(found)) => Ok(found),
+        Ok(None) => Err(Error::new(ErrorKind::InvalidState, WAIT, "the mailer is gone")),
+        Err(_) => Err(Error::new(ErrorKind::Timeout, WAIT, "all connections are in use")),
     }
 }

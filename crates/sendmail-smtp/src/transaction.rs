@@ -1,9 +1,10 @@
 //! Mail transactions: MAIL, RCPT, DATA and the final dot on one connection.
 
-use sendmail_core::{Envelope, Handover, Message, Outcome, Reply, Result};
+use sendmail_core::{Handover, Message, Outcome, Reply, Result};
 
 use crate::classify::{Ledger, Step, wants_authentication};
 use crate::connection::Connection;
+use crate::overlap::Lease;
 use crate::plan::Plan;
 use crate::reply::WireReply;
 use crate::stuffing::stuffed_pieces;
@@ -53,14 +54,21 @@ enum Stop {
     Known,
 }
 
-/// Sends one message to all recipients, in as many transactions as the relay makes of it.
+/// The commands of a message's first transaction, to be said behind the message before it.
+pub(crate) fn first_commands(plan: &Plan) -> String {
+    let recipients = Ledger::new(plan.decided()).begin();
+    if recipients.is_empty() { String::new() } else { commands(plan, &recipients, false).concat() }
+}
+
+/// Sends one message to all recipients, in as many transactions as the relay makes of it. `said` means
+/// that the first commands have been said already, behind the message before it.
 pub(crate) async fn deliver(
-    connection: &mut Connection,
-    envelope: &Envelope,
+    lease: &mut Lease,
+    plan: &Plan,
     message: &Message,
     announcement: &mut Announcement<'_>,
+    said: bool,
 ) -> Ended {
-    let plan = Plan::new(envelope, message, &connection.capabilities);
     let mut ledger = Ledger::new(plan.decided());
     let mut first = true;
     loop {
@@ -68,11 +76,12 @@ pub(crate) async fn deliver(
         if recipients.is_empty() {
             break;
         }
-        let transaction = Transaction { plan: &plan, message, recipients, first };
+        let said = said && first;
+        let transaction = Transaction { plan, message, recipients, first, said };
         first = false;
-        let ended = transaction.run(connection, &mut ledger, announcement).await;
+        let ended = transaction.run(lease, &mut ledger, announcement).await;
         let Err(stop) = ended else { continue };
-        connection.broken = true;
+        lease.connection.broken = true;
         match stop {
             Stop::Stale => return Ended::Stale,
             Stop::Unauthenticated(reply) => return Ended::Unauthenticated(reply),
@@ -89,17 +98,20 @@ struct Transaction<'a> {
     message: &'a Message,
     /// Indices into the envelope.
     recipients: Vec<usize>,
-    /// Nothing has been said of the message yet.
+    /// Nothing has been answered of the message yet.
     first: bool,
+    /// Its commands are on their way.
+    said: bool,
 }
 
 impl Transaction<'_> {
     async fn run(
         &self,
-        connection: &mut Connection,
+        lease: &mut Lease,
         ledger: &mut Ledger,
         announcement: &mut Announcement<'_>,
     ) -> Result<(), Stop> {
+        let connection = &mut lease.connection;
         let mut flight = self.flight(connection);
         let times = connection.timeouts.clone();
         let stale = self.first && connection.reused;
@@ -146,24 +158,25 @@ impl Transaction<'_> {
             return if data.is_class(3) { lone_dot(connection).await } else { Ok(()) };
         }
         step = go_on(ledger.data(&data))?;
-        if step == Step::Go { self.body(connection, ledger, announcement).await } else { Ok(()) }
+        if step == Step::Go { self.body(lease, ledger, announcement).await } else { Ok(()) }
     }
 
     fn flight(&self, connection: &Connection) -> Flight {
-        let reset = connection.unfinished.then_some("RSET");
-        let rcpts = self.recipients.iter().map(|index| self.plan.rcpt(*index));
-        let lines = reset.into_iter().chain([self.plan.mail.as_str()]).chain(rcpts).chain(["DATA"]);
-        let lines: Vec<String> = lines.map(|line| format!("{line}\r\n")).collect();
+        if self.said {
+            return Flight::said();
+        }
+        let lines = commands(self.plan, &self.recipients, connection.unfinished);
         Flight::new(lines, connection.capabilities.pipelining)
     }
 
     /// The body, the announcement, the dot, in this order.
     async fn body(
         &self,
-        connection: &mut Connection,
+        lease: &mut Lease,
         ledger: &mut Ledger,
         announcement: &mut Announcement<'_>,
     ) -> Result<(), Stop> {
+        let connection = &mut lease.connection;
         let lost = |broken: Broken| Stop::Lost(broken.to_reply("sending the message"));
         let bytes = self.message.as_bytes();
         let mut pieces = stuffed_pieces(bytes, BLOCK).peekable();
@@ -184,9 +197,13 @@ impl Transaction<'_> {
         if connection.listen().await.map_err(lost)? == Drained::Interrupted {
             return Err(self.interrupted(connection, ledger).await);
         }
+        connection.write_dot().await;
+        if !ledger.anybody_postponed() {
+            lease.offer();
+        }
+        let connection = &mut lease.connection;
         let time = connection.timeouts.final_dot;
-        let dot = connection.exchange(Some(".\r\n".to_owned()), time).await;
-        let dot = dot.map_err(|broken| {
+        let dot = connection.exchange(None, time).await.map_err(|broken| {
             Stop::LostAfterDot(broken.to_reply("waiting for the reply to the message"))
         })?;
         go_on(ledger.dot(&dot))?;
@@ -223,6 +240,14 @@ fn go_on(step: Step) -> Result<Step, Stop> {
     if step == Step::Lost { Err(Stop::Known) } else { Ok(step) }
 }
 
+/// The commands of a transaction, each with its line end.
+fn commands(plan: &Plan, recipients: &[usize], reset: bool) -> Vec<String> {
+    let reset = reset.then_some("RSET");
+    let rcpts = recipients.iter().map(|index| plan.rcpt(*index));
+    let lines = reset.into_iter().chain([plan.mail.as_str()]).chain(rcpts).chain(["DATA"]);
+    lines.map(|line| format!("{line}\r\n")).collect()
+}
+
 /// The commands before the body, in one piece or one by one.
 struct Flight {
     lines: std::vec::IntoIter<String>,
@@ -233,6 +258,11 @@ impl Flight {
     fn new(lines: Vec<String>, pipelined: bool) -> Self {
         let lines = if pipelined { vec![lines.concat()] } else { lines };
         Self { lines: lines.into_iter(), pipelined }
+    }
+
+    /// One that is on its way.
+    fn said() -> Self {
+        Self { lines: Vec::new().into_iter(), pipelined: true }
     }
 
     /// What is to be written before the next reply is read.

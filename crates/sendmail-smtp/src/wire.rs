@@ -151,14 +151,24 @@ impl Wire {
             if let Some(result) = self.reader.next() {
                 return Poll::Ready(result.map_err(Broken::from));
             }
-            if self.write_error.is_none()
-                && let Poll::Ready(Err(error)) = self.poll_drain(cx)
-            {
-                self.write_error = Some(error);
-            }
+            self.poll_push(cx);
             if let Err(broken) = ready!(self.poll_fill(cx)) {
                 return Poll::Ready(Err(self.write_error.take().map_or(broken, Broken::Io)));
             }
+        }
+    }
+
+    /// Whether all that was gathered is with the operating system.
+    pub(crate) fn is_written(&self) -> bool {
+        self.gathered.is_empty()
+    }
+
+    /// Writes what can be written at once. That it cannot be written is told when reading fails too.
+    pub(crate) fn poll_push(&mut self, cx: &mut Context<'_>) {
+        if self.write_error.is_none()
+            && let Poll::Ready(Err(error)) = self.poll_drain(cx)
+        {
+            self.write_error = Some(error);
         }
     }
 

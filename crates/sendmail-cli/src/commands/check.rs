@@ -69,7 +69,7 @@ fn effective(setup: &Setup) -> Value {
             "password_file": relay.password_file.as_ref().map(path),
             "hello_name": relay.hello_name,
             "ca_file": relay.ca_file.as_ref().map(path),
-            "max_connections": processor.concurrency,
+            "max_connections": setup.max_connections(),
         },
         "delivery": {
             "max_in_flight": processor.max_in_flight,

@@ -10,6 +10,7 @@ mod kept;
 mod lettre_traps;
 mod limits;
 mod matrix;
+mod overlap;
 mod secrets;
 mod smuggling;
 mod support;
