@@ -227,8 +227,8 @@ pub trait QueueStore: Send + Sync {
     ///
     /// # Durability
     ///
-    /// Its bytes are durable on return; that it is findable by others after a crash, only `stage` and
-    /// `publish` promise.
+    /// It survives the death of this process on return. That it survives the machine's is promised by
+    /// `stage` and by `publish`, which may make many durable at once.
     ///
     /// # Errors
     ///

@@ -201,12 +201,19 @@ impl Dir {
     /// fails the file is removed, and its sync is not tried again.
     #[cfg_attr(test, track_caller)]
     pub(crate) fn write_synced(&self, name: &[u8], parts: &[&[u8]]) -> io::Result<()> {
-        let result = match self.write_file(name, parts) {
-            Ok(file) => sync(&file),
-            Err(error) => Err(error),
-        };
-        if result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::AlreadyExists) {
+        let file = self.write_new(name, parts)?;
+        sync(&file).inspect_err(|_| {
             // The error is what counts; a left-over is found by the next sweep.
+            let _ = self.unlink(name);
+        })
+    }
+
+    /// Makes the file `name` with this content; nothing of it is synced. If anything fails the file is
+    /// removed.
+    pub(crate) fn write_new(&self, name: &[u8], parts: &[&[u8]]) -> io::Result<File> {
+        let result = self.write_file(name, parts);
+        if result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::AlreadyExists) {
+            // As above.
             let _ = self.unlink(name);
         }
         result

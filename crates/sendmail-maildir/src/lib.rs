@@ -58,6 +58,7 @@
 mod admin;
 mod claim;
 mod claim_foreign;
+mod content;
 #[cfg(test)]
 mod counts;
 mod disk;

@@ -1,5 +1,10 @@
 //! The way of a message into the queue: written, staged, published or discarded.
 //!
+//! A message's content is made durable when it is staged or published, not when it is written: where it is
+//! staged its name is new by then, and one commit of the file system's log serves both. Where it is
+//! published without having been staged the content comes first, since what is published is
+//! whole.
+//!
 //! Invariant: a message is in exactly one place, and every step is one rename. A message that is
 //! published is in the place that its options ask for, so that whoever finishes the work of somebody
 //! else puts it into the same one.
@@ -14,7 +19,8 @@ use sendmail_core::{
     ResourceId, Result, Timestamp,
 };
 
-use crate::disk::Dir;
+use crate::content::Content;
+use crate::disk::{Dir, sync};
 use crate::format::{self, Head};
 use crate::manifest::fence_name;
 use crate::name::MessageName;
@@ -28,7 +34,11 @@ pub(crate) struct Written {
     pub(crate) resource: ResourceId,
     options: DeliveryOptions,
     staged: bool,
+    content: Content,
 }
+
+/// How many files are held open for a later sync; beyond that each is synced when it is written.
+const MOST_OPEN: usize = 128;
 
 impl Queue {
     pub(crate) fn write(&self, new: &NewMessage) -> Result<()> {
@@ -52,16 +62,33 @@ impl Queue {
         }
         let name = MessageName::new(new.id).owned(self.owner.id).encode();
         let parts: [&[u8]; 2] = [&format::encode_head(&head, &new.message), new.message.as_bytes()];
-        let write = || self.layout.tmp.write_synced(&name, &parts);
+        let write = || self.layout.tmp.write_new(&name, &parts);
         let mut result = write();
         if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
             // The first half of a call that was repeated: nobody has seen it yet.
             result = self.layout.tmp.unlink(&name).and_then(|()| write());
         }
-        result.map_err(|error| Error::io(operation, error).with("queue id", new.id))?;
+        let file = result.map_err(|error| Error::io(operation, error).with("queue id", new.id))?;
+        let content = Content::unsynced(file, &self.open);
         let (resource, options) = (new.resource.clone(), new.envelope.options().clone());
-        lock(&self.written).insert(new.id, Written { resource, options, staged: false });
+        lock(&self.written).insert(new.id, Written { resource, options, staged: false, content });
+        if self.open.count() > MOST_OPEN {
+            return self.sync_content(&self.layout.tmp, new.id);
+        }
         Ok(())
+    }
+
+    /// Makes the content of a message that this process wrote durable. If that fails the file is given up
+    /// and removed.
+    fn sync_content(&self, dir: &Dir, id: QueueId) -> Result<()> {
+        let content = lock(&self.written).get(&id).map(|written| written.content.clone());
+        let Some(content) = content else { return Ok(()) };
+        content.sync().map_err(|error| {
+            // The error is what counts; a left-over is found by the next sweep. That it is lost is
+            // remembered until it is discarded.
+            let _ = dir.unlink(&MessageName::new(id).owned(self.owner.id).encode());
+            Error::io("sync the message", error).with("queue id", id)
+        })
     }
 
     /// Whether this process wrote the message before; an error if it wrote another one under this id.
@@ -143,6 +170,13 @@ impl Queue {
                 written.staged = true;
             }
         }
+        // All names first: the file system's log then has them with the first content that is synced.
+        for id in ids {
+            let resource = lock(&self.written).get(id).map(|written| written.resource.clone());
+            if let Some(dir) = resource.and_then(|resource| dirs.get(&resource)) {
+                self.sync_content(dir, *id)?;
+            }
+        }
         dirs.values().try_for_each(|dir| dir.sync()).map_err(|error| Error::io(operation, error))
     }
 
@@ -166,6 +200,8 @@ impl Queue {
         let now = self.now();
         let mut unknown = Vec::new();
         let mut touched = Touched::default();
+        // Before any of them can be claimed. What is staged is durable.
+        ids.iter().try_for_each(|id| self.sync_content(&self.layout.tmp, *id))?;
         for id in ids {
             let Some(written) = lock(&self.written).get(id).cloned() else {
                 unknown.push(*id);
@@ -279,6 +315,11 @@ impl Queue {
             if head.resource == self.layout.resource && fenced().map_err(trouble)? {
                 let message = "it was given up as rolled back, and that is final";
                 return Err(Error::new(ErrorKind::Aborted, operation, message).with("queue id", id));
+            }
+            if !found.staged {
+                // Whoever wrote it may have died before its sync.
+                let file = found.dir.open_file(&found.name.encode(), false).map_err(trouble)?;
+                sync(&file).map_err(trouble)?;
             }
             let options = head.envelope.options();
             let moved = self.publish_file(&found.dir, found.name, options, now).map_err(trouble)?;

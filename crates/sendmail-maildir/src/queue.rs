@@ -12,6 +12,7 @@ use sendmail_core::{
 };
 use uuid::Uuid;
 
+use crate::content::Open;
 use crate::disk::{Dir, allocate};
 use crate::held::Held;
 use crate::journal::Journal;
@@ -38,6 +39,8 @@ pub(crate) struct Queue {
     pub(crate) wake: Wake,
     /// What this process wrote and did not publish yet.
     pub(crate) written: Mutex<HashMap<QueueId, Written>>,
+    /// The files among them that are held open for a later sync.
+    pub(crate) open: Open,
     /// Who decides about what other processes have only written, as far as it was read.
     pub(crate) resources: Mutex<HashMap<QueueId, ResourceId>>,
     /// What this process published and could not sync.
@@ -175,6 +178,7 @@ impl Queue {
             owner,
             wake: Wake::default(),
             written: Mutex::default(),
+            open: Open::default(),
             resources: Mutex::default(),
             doubtful: Mutex::default(),
             proposals: Mutex::default(),

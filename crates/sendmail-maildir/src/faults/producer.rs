@@ -7,6 +7,7 @@ use super::scene::{
     ALL, BAD, CHANGES, FULL, Failed, NEEDS_ROOM, REFUSED, Scene, TRANSACTION, fail_each,
 };
 use crate::disk::{Op, faults};
+use crate::queue::Queue;
 
 // Proves: F-write-full, F-write-eio, F-write-access, I17
 #[test]
@@ -19,10 +20,43 @@ fn a_message_that_cannot_be_written_is_an_error_and_can_be_aborted() {
             scene.abort();
             scene.never_sent();
         });
-        for operation in [Op::Make, Op::Write, Op::Sync] {
+        for operation in [Op::Make, Op::Write] {
             assert!(failed.contains(&operation), "{operation:?} did not fail");
         }
     }
+}
+
+/// Its content is made durable when it is staged or published, before anybody can see it.
+// Proves: F-write-full, F-write-eio, F-write-access, I17
+#[test]
+fn a_message_that_cannot_be_synced_is_given_up_and_its_sync_not_tried_again() {
+    for trouble in ALL {
+        for error in trouble.errors {
+            let scene = Scene::written(1);
+            faults::fail_after(0, *error);
+            trouble.is_told(&scene.queue.publish(&scene.ids).unwrap_err());
+            assert_eq!(faults::stop(), Some(Op::Sync));
+            assert_eq!(scene.queue.layout.tmp.names().unwrap().count(), 0, "it is given up");
+            for act in [Queue::publish, Queue::stage] {
+                assert!(act(&scene.queue, &scene.ids).is_err());
+            }
+            scene.abort();
+            scene.never_sent();
+        }
+    }
+}
+
+/// Many are not held open: what is written beyond that is synced at once.
+// Proves: I15
+#[test]
+fn no_more_files_are_held_open_than_are_allowed() {
+    let mut scene = Scene::written(128);
+    let (_, operations) = faults::listed(|| scene.queue.write(&scene.message(128)).unwrap());
+    assert!(operations.contains(&Op::Sync), "{operations:?}");
+    assert_eq!(scene.queue.open.count(), 128);
+    scene.ids.push(scene.message(128).id);
+    scene.queue.stage(&scene.ids).unwrap();
+    assert_eq!(scene.queue.open.count(), 0);
 }
 
 /// What cannot even be cleaned up is cleaned up by others, and never sent.
@@ -32,10 +66,33 @@ fn a_message_that_is_written_in_part_on_a_disk_that_stays_bad_is_never_sent() {
     for trouble in ALL {
         for error in trouble.errors {
             let scene = Scene::empty();
-            faults::fail_all(&[Op::Sync, Op::Unlink], *error);
+            faults::fail_all(&[Op::Write, Op::Unlink], *error);
             trouble.is_told(&scene.queue.write(&scene.message(0)).unwrap_err());
             faults::stop();
             assert_eq!(scene.queue.layout.tmp.names().unwrap().count(), 1);
+            scene.never_sent();
+        }
+    }
+}
+
+/// What could not be synced cannot be published later either, though the disk is well again.
+// Proves: F-write-full, F-write-eio, F-write-access, I17
+#[test]
+fn a_message_that_can_be_neither_synced_nor_removed_is_never_sent() {
+    for trouble in ALL {
+        for (error, act) in trouble.errors.iter().zip([Queue::publish, Queue::stage].iter().cycle())
+        {
+            let scene = Scene::written(2);
+            let (other, ids) = scene.ids.split_at(1);
+            // The directory of staged messages is there then, and its name durable.
+            scene.queue.stage(other).unwrap();
+            faults::fail_all(&[Op::Sync, Op::Unlink], *error);
+            trouble.is_told(&act(&scene.queue, ids).unwrap_err());
+            faults::stop();
+            assert_eq!(scene.undecided(), 2);
+            for again in [Queue::publish, Queue::stage] {
+                assert!(again(&scene.queue, ids).is_err());
+            }
             scene.never_sent();
         }
     }
@@ -113,6 +170,12 @@ fn a_decision_of_one_that_fails_is_undecided_or_uncertain_and_kept() {
         let written = || Scene::written(1);
         let failed = fail_each(trouble, written, publish, |scene, Failed { operation, result }| {
             let error = result.unwrap_err();
+            // Its content comes first; nobody has seen it by then.
+            if operation == Op::Sync && scene.undecided() == 0 && scene.is_empty() {
+                trouble.is_told(&error);
+                scene.abort();
+                return scene.never_sent();
+            }
             if operation == Op::Rename && trouble.kind != BAD.kind {
                 trouble.is_told(&error);
                 assert_eq!(scene.undecided(), 1);
@@ -127,7 +190,7 @@ fn a_decision_of_one_that_fails_is_undecided_or_uncertain_and_kept() {
                 _ => assert_eq!(scene.undecided(), 1, "kept"),
             }
         });
-        assert_eq!(failed[..2], [Op::Rename, Op::Sync]);
+        assert_eq!(failed[..3], [Op::Sync, Op::Rename, Op::Sync]);
     }
 }
 

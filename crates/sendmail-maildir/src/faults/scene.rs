@@ -162,6 +162,11 @@ impl Scene {
         self.queue.owner.release();
     }
 
+    /// Whether no message waits to be claimed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.layout.new.names().unwrap().count() == 0
+    }
+
     /// How many are neither published nor thrown away.
     pub(crate) fn undecided(&self) -> usize {
         self.queue.undecided().unwrap().len()
