@@ -74,7 +74,7 @@ impl Ledger {
 
     /// Whether a further transaction has to follow, whatever becomes of the present one.
     pub(crate) fn anybody_postponed(&self) -> bool {
-        self.0.iter().any(|slot| matches!(slot, Slot::Postponed(_)))
+        self.slots.iter().any(|slot| matches!(slot, Slot::Postponed(_)))
     }
 
     /// Judges the reply to MAIL, which counts for all.
