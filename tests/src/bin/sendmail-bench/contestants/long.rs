@@ -1,0 +1,84 @@
+//! A processor on a queue that is much longer than what it delivers.
+
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use sendmail_tests::Result;
+use sendmail_tests::memory::Memory;
+use sendmail_tests::peers::counter::Counter;
+use sendmail_tests::peers::place;
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+use super::KIB;
+use super::enqueue::Queue;
+use super::processor::Setup;
+use crate::figures::{Metric, Sample};
+use crate::row::Contestant;
+use crate::scale::Scale;
+
+/// How many are delivered, and how many if it is quick.
+const DELIVERED: (usize, usize) = (20_000, 1000);
+/// How many messages are queued in one transaction.
+const AT_ONCE: usize = 1000;
+/// When to give up.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Delivers the first messages of a long queue, or of one that has no more than those.
+pub(crate) struct First {
+    long: bool,
+    /// Filled once: so long a queue is hardly shorter a round later.
+    queue: OnceCell<TempDir>,
+}
+
+impl First {
+    pub(crate) fn of_long() -> Self {
+        Self { long: true, queue: OnceCell::new() }
+    }
+
+    pub(crate) fn of_short() -> Self {
+        Self { long: false, queue: OnceCell::new() }
+    }
+}
+
+#[async_trait]
+impl Contestant for First {
+    fn name(&self) -> String {
+        let length = if self.long { "a long queue" } else { "a queue of no more" };
+        format!("sendmail-queue run, the first of {length}")
+    }
+
+    async fn round(&self, scale: &Scale) -> Result<Sample> {
+        let delivered = scale.of(DELIVERED.0, DELIVERED.1);
+        if self.long {
+            let queue = self.queue.get_or_try_init(|| filled(scale.queued)).await?;
+            return deliver(queue, delivered).await;
+        }
+        deliver(&filled(delivered).await?, delivered).await
+    }
+}
+
+async fn filled(messages: usize) -> Result<TempDir> {
+    let folder = place::folder()?;
+    let queue = Queue::open(&folder.path().join("queue")).await?;
+    queue.fill(messages, AT_ONCE, KIB).await?;
+    Ok(folder)
+}
+
+async fn deliver(folder: &TempDir, messages: usize) -> Result<Sample> {
+    let counter = Counter::start().await?;
+    let setup = Setup { relay: counter.address, connections: 16, database: None };
+    let begin = Instant::now();
+    let processor = setup.start(&folder.path().join("queue"), "run")?;
+    let accepted = timeout(PATIENCE, counter.reached(messages)).await??;
+    let memory = Memory::of(processor.id()).ok_or("the processor has ended")?;
+    let (Some(first), Some(last)) = (accepted.first, accepted.last) else {
+        return Err("nothing was accepted".into());
+    };
+    processor.stop()?;
+    let since = |then: Instant| then.saturating_duration_since(begin).as_secs_f64();
+    Ok(Sample::rate(messages, since(last))
+        .with(Metric::FirstMessage, since(first) * 1000.0)
+        .with(Metric::Memory, memory.peak_kib as f64 / 1024.0))
+}
