@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
 }
 
 /// Debian's packages that bring somebody.
-const PACKAGES: [&str; 4] = ["postfix", "postgresql", "mariadb-server", "strace"];
+const PACKAGES: [&str; 5] = ["postfix", "postgresql", "mariadb-server", "strace", "python3-venv"];
 
 pub(crate) fn run(arguments: &Arguments) -> Result {
     let measures = !arguments.list && arguments.plot.is_none();

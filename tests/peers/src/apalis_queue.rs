@@ -1,8 +1,8 @@
 //! A table queue in the application's database: apalis, whose worker sends with lettre.
 //!
 //! The job is pushed in the transaction that writes the row. The worker is woken as its storage offers it:
-//! by `NOTIFY` on PostgreSQL, by looking again and again on SQLite, whose update hook tells only of its own
-//! connection. Syncs are the database's defaults: what apalis would turn off on SQLite stays on, since the
+//! by `NOTIFY` on PostgreSQL, and on both by looking again and again, since SQLite's update hook tells only of
+//! its own connection, and a notification that comes before the worker listens is lost. Syncs are the database's defaults: what apalis would turn off on SQLite stays on, since the
 //! other side keeps what it has committed as well.
 
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const QUEUE: &str = "mail";
 const BATCH: usize = 100;
 /// How often it is looked whether everything is done.
 const LOOK: Duration = Duration::from_millis(5);
-/// How often the worker of SQLite looks for new jobs.
+/// How often the worker looks for new jobs.
 const POLL: Duration = Duration::from_millis(5);
 /// When to give up.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -116,7 +116,10 @@ async fn postgres(
     let pool = PgPoolOptions::new().max_connections(connections).connect(url).await?;
     apalis_postgres::PostgresStorage::setup(&pool).await?;
     let config = apalis_postgres::Config::default().queue(QUEUE).batch_size(BATCH);
-    let backend = apalis_postgres::PostgresStorage::new(&pool).with_config(config).with_pubsub();
+    let backend = apalis_postgres::PostgresStorage::new(&pool)
+        .with_config(config)
+        .with_pubsub()
+        .poll_with_interval(POLL);
     let push = async |tx: &mut sqlx::PgTransaction<'_>, task| {
         apalis_postgres::queries::push_tasks(&mut **tx, QUEUE, vec![task]).await
     };

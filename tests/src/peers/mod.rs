@@ -8,6 +8,7 @@ pub mod bare;
 pub mod counter;
 pub mod cpu;
 pub mod delay;
+mod janitor;
 pub mod nullmailer;
 pub mod place;
 pub mod postfix;

@@ -53,7 +53,7 @@ impl Nullmailer {
     #[must_use]
     pub fn sendmail(&self) -> String {
         let prefix = self.temp.path().display();
-        format!("env NULLMAILER_TEST_PREFIX={prefix} {}", tree().join("sbin/sendmail").display())
+        format!("NULLMAILER_TEST_PREFIX={prefix} {}", tree().join("sbin/sendmail").display())
     }
 
     /// How many messages it has.

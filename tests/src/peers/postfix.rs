@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::janitor::Janitor;
 use super::{cpu, place, sink};
 use crate::{Result, programs};
 
@@ -29,9 +30,18 @@ pub struct Settings {
     pub keeps_connections: bool,
 }
 
-/// A Postfix that relays everything to another server. It is stopped when it is dropped.
+/// Stops a Postfix when the other end of its standard input is closed.
+const JANITOR: &str = r#"
+cat >/dev/null
+"$1" -c "$2" stop || "$1" -c "$2" abort
+"#;
+
+/// A Postfix that relays everything to another server. It is stopped when this is dropped, and when this
+/// process ends in any other way.
 #[derive(Debug)]
 pub struct Postfix {
+    // Invariant: it is stopped before its folder is removed, which is why the janitor stands first.
+    _janitor: Janitor,
     temp: TempDir,
     program: PathBuf,
     /// Where it listens.
@@ -41,7 +51,7 @@ pub struct Postfix {
 /// What a drain took.
 #[derive(Debug, Clone, Copy)]
 pub struct Drained {
-    /// From the start of the queue manager until nothing was left.
+    /// From the signal that starts the queue manager until nothing was left.
     pub seconds: f64,
     /// What all its processes used of the processors meanwhile.
     pub cpu: Duration,
@@ -65,7 +75,9 @@ impl Postfix {
     /// It is not installed or does not start.
     pub fn start(relay: SocketAddr, settings: Settings) -> Result<Self> {
         let program = programs::find("postfix").ok_or("Postfix is not installed")?;
-        let postfix = Self { temp: place::folder()?, program, address: place::free_address()? };
+        let (temp, address) = (place::folder()?, place::free_address()?);
+        let janitor = Janitor::start(JANITOR, [program.as_path(), temp.path()])?;
+        let postfix = Self { _janitor: janitor, temp, program, address };
         postfix.write(relay, settings)?;
         postfix.postfix("start")?;
         sink::listening(postfix.address)?;
@@ -97,8 +109,9 @@ impl Postfix {
         let mut services = fs::read_to_string(self.folder().join("master.cf"))?;
         services.push_str("qmgr unix n - n 300 1 qmgr\n");
         fs::write(self.folder().join("master.cf"), services)?;
-        let begin = Instant::now();
+        // The script that ends with the signal to its master is not what delivers.
         self.postfix("reload")?;
+        let begin = Instant::now();
         // Nothing arrives any more, so that what has left the first folder is in the second one.
         while ["incoming", "active"].iter().any(|folder| self.has_files(folder)) {
             if begin.elapsed() > PATIENCE {
@@ -193,15 +206,6 @@ impl Postfix {
         let lines: Vec<&str> = log.lines().rev().take(5).collect();
         let lines: Vec<&str> = lines.into_iter().rev().collect();
         format!("its log ends:\n{}", lines.join("\n"))
-    }
-}
-
-impl Drop for Postfix {
-    fn drop(&mut self) {
-        // By the id of its master, which it keeps in its own queue; there is nobody to tell if it fails.
-        if self.postfix("stop").is_err() {
-            let _ = self.postfix("abort");
-        }
     }
 }
 

@@ -3,19 +3,28 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use super::janitor::Janitor;
 use super::{Ran, place, run};
 use crate::{Result, programs};
 
 /// How long it may take to listen.
 const START_WITHIN: Duration = Duration::from_secs(10);
 
-/// A running smtp-sink. It is stopped when it is dropped.
+/// Runs a program until the other end of its standard input is closed.
+const JANITOR: &str = r#"
+"$@" &
+cat >/dev/null
+kill $!
+wait
+"#;
+
+/// A running smtp-sink. It is stopped when this is dropped, and when this process ends in any other way.
 #[derive(Debug)]
 pub struct Sink {
-    child: Child,
+    _janitor: Janitor,
     /// Where it listens.
     pub address: SocketAddr,
 }
@@ -29,22 +38,14 @@ impl Sink {
     pub fn start() -> Result<Self> {
         let program = programs::find("smtp-sink").ok_or(NOT_INSTALLED)?;
         let address = place::free_address()?;
-        let mut command = Command::new(program);
+        let mut words = vec![program.into_os_string()];
         if rustix::process::geteuid().is_root() {
-            command.args(["-u", "nobody"]);
+            words.extend(["-u", "nobody"].map(Into::into));
         }
-        command.arg(address.to_string()).arg("1000").stdin(Stdio::null());
-        let sink = Self { child: command.spawn()?, address };
+        words.extend([address.to_string(), "1000".to_owned()].map(Into::into));
+        let sink = Self { _janitor: Janitor::start(JANITOR, words)?, address };
         listening(address)?;
         Ok(sink)
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        // It is ours, and there is nobody to tell if it is gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

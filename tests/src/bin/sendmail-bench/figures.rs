@@ -40,7 +40,7 @@ pub(crate) enum Stage {
     Deliver,
     /// The record of what became of it, and its end.
     Settle,
-    /// Between the threads of a program, and its memory.
+    /// Between the threads of a program, and for its memory: what has nothing to do with the queue or the relay.
     Runtime,
 }
 
@@ -54,7 +54,7 @@ impl Stage {
             Self::Claim => "claim",
             Self::Deliver => "deliver",
             Self::Settle => "settle",
-            Self::Runtime => "runtime",
+            Self::Runtime => "run",
         }
     }
 }
@@ -78,8 +78,8 @@ impl Metric {
     }
 
     /// What a figure of it is called.
-    pub(crate) fn unit(self) -> &'static str {
-        match self {
+    pub(crate) fn unit(self) -> String {
+        let fixed = match self {
             Self::Rate => "/s",
             Self::Cpu => " CPU s/100,000",
             Self::Delay => " ms p50",
@@ -89,9 +89,10 @@ impl Metric {
             Self::WakeUps => " wake-ups/s",
             Self::Written => " KiB written",
             Self::Read => " KiB read",
-            Self::Calls(_) => " calls",
-            Self::Syncs(_) => " syncs",
-        }
+            Self::Calls(stage) => return format!(" calls to {}", stage.name()),
+            Self::Syncs(stage) => return format!(" syncs to {}", stage.name()),
+        };
+        fixed.to_owned()
     }
 }
 

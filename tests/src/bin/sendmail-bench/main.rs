@@ -105,15 +105,13 @@ async fn measure(arguments: &Arguments, rows: Vec<row::Row>) -> Result<()> {
     // It is built before anything is measured.
     contestants::processor::program()?;
     let machine = Machine::look(rounds, arguments.quick);
-    if !arguments.json {
-        println!("{}", machine.text());
-    }
+    println!("{}", if arguments.json { machine.json().to_string() } else { machine.text() });
     let mut outcomes = Vec::new();
     for (work, rows) in run::by_work(rows) {
         let tell = |line: &str| eprintln!("{line}");
         let outcome = run::measure(work, rows, rounds, &scale, &tell).await;
         if arguments.json {
-            report::lines(&machine, &outcome).iter().for_each(|line| println!("{line}"));
+            report::lines(&outcome).iter().for_each(|line| println!("{line}"));
         } else {
             println!("{}", report::text(&outcome));
         }

@@ -128,14 +128,21 @@ impl Against {
         }
     }
 
-    /// What ours comes to beside theirs: a ratio, or ours itself beside nobody. `figure` is the median of
-    /// the contestant with this name.
+    /// What they come to, if there is anybody. `figure` is the median of the contestant with this name.
+    pub(crate) fn figure(&self, figure: impl Fn(&str) -> Option<f64>) -> Option<f64> {
+        match self {
+            Self::Nobody => None,
+            Self::One(one) => figure(&one.name()),
+            Self::Both(one, other) => Some(in_turn(figure(&one.name())?, figure(&other.name())?)),
+        }
+    }
+
+    /// What ours comes to beside theirs: a ratio, or ours itself beside nobody.
     pub(crate) fn compare(&self, ours: f64, figure: impl Fn(&str) -> Option<f64>) -> Option<f64> {
-        let theirs = match self {
-            Self::Nobody => return Some(ours),
-            Self::One(one) => figure(&one.name())?,
-            Self::Both(one, other) => in_turn(figure(&one.name())?, figure(&other.name())?),
-        };
+        if matches!(self, Self::Nobody) {
+            return Some(ours);
+        }
+        let theirs = self.figure(figure)?;
         (theirs > 0.0).then(|| ours / theirs)
     }
 

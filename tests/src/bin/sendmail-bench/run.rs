@@ -32,6 +32,11 @@ impl Outcome {
         self.entries.iter().find(|entry| entry.name == name)?.figures.median(metric)
     }
 
+    /// What those come to whom ours is compared with in a row of this work.
+    pub(crate) fn theirs(&self, row: &Row) -> Option<f64> {
+        row.against.figure(|name| self.median(name, row.metric))
+    }
+
     /// What ours comes to in a row of this work: a ratio, or the figure itself.
     pub(crate) fn value(&self, row: &Row) -> Option<f64> {
         let ours = self.median(&row.ours.name(), row.metric)?;

@@ -44,6 +44,6 @@ impl Contestant for Life {
         let mut command = lettre::command("apalis", &relay, messages, ATTACHED, self.connections)?;
         command.args(["--database", &database.url, "--writers", &WRITERS.to_string()]);
         let ran = peers::run(&mut command)?;
-        Ok(Sample::rate(messages, ran.output.trim().parse()?).with_cpu(ran.cpu, messages))
+        Ok(Sample::rate(messages, ran.output.trim().parse()?))
     }
 }

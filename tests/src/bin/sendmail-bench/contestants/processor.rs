@@ -1,12 +1,13 @@
 //! Ours: `sendmail-queue run`, as a process.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use async_trait::async_trait;
+use rustix::process::{Pid, Signal, kill_process};
 use sendmail_tests::peers::{cpu, place, sink};
 use sendmail_tests::{Result, fill, programs};
 
@@ -104,9 +105,11 @@ impl Setup {
         Ok(command)
     }
 
-    /// Starts it, and it runs until it is told to stop.
+    /// Starts it, and it runs until it is told to stop; what it has to say goes to a file beside the queue.
     pub(crate) fn start(&self, queue: &Path, name: &str) -> Result<Running> {
-        Ok(Running(self.command(queue, name)?.spawn()?))
+        let log = queue.with_file_name(format!("{name}.log"));
+        let child = self.command(queue, name)?.stderr(File::create(&log)?).spawn()?;
+        Ok(Running { child, log })
     }
 }
 
@@ -116,26 +119,32 @@ pub(crate) fn program() -> Result<PathBuf> {
 }
 
 /// A processor that runs. It is killed when it is dropped.
-pub(crate) struct Running(Child);
+pub(crate) struct Running {
+    child: Child,
+    log: PathBuf,
+}
 
 impl Running {
     pub(crate) fn id(&self) -> u32 {
-        self.0.id()
+        self.child.id()
     }
 
     /// Tells it to stop, and waits until it has.
     pub(crate) fn stop(mut self) -> Result<()> {
-        let id = rustix::process::Pid::from_child(&self.0);
-        rustix::process::kill_process(id, rustix::process::Signal::TERM)?;
-        let status = self.0.wait()?;
-        if status.success() { Ok(()) } else { Err(format!("sendmail-queue run: {status}").into()) }
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        let status = self.child.wait()?;
+        if status.success() {
+            return Ok(());
+        }
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        Err(format!("sendmail-queue run: {status}: {log}").into())
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         // It is ours, and there is nobody to tell if it is gone already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

@@ -2,17 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::Machine;
 use crate::figures::{median, range};
 use crate::row::{Against, Goal, Row};
 use crate::run::{Entry, Outcome};
 
-/// A line for the machine, one for each figure and one for each row.
-pub(crate) fn lines(machine: &Machine, outcome: &Outcome) -> Vec<String> {
+/// A line for each figure and one for each row.
+pub(crate) fn lines(outcome: &Outcome) -> Vec<String> {
     let figures = outcome.entries.iter().flat_map(|entry| figures(outcome.work, entry));
     let rows = outcome.rows.iter().map(|row| goal(outcome, row));
-    let all = std::iter::once(machine.json()).chain(figures).chain(rows);
-    all.map(|value| value.to_string()).collect()
+    figures.chain(rows).map(|value| value.to_string()).collect()
 }
 
 fn figures(work: &str, entry: &Entry) -> Vec<Value> {
@@ -52,6 +50,7 @@ fn goal(outcome: &Outcome, row: &Row) -> Value {
         "ours": row.ours.name(),
         "against": row.against.words(),
         "ratio": !matches!(row.against, Against::Nobody),
+        "theirs": outcome.theirs(row),
         "value": value,
         "goal": is,
         "target": target,
@@ -117,17 +116,18 @@ pub(super) mod tests {
 
     #[test]
     fn each_line_is_an_object() {
-        let lines = lines(&Machine::default(), &outcome());
+        let lines = lines(&outcome());
         let values: Vec<Value> =
             lines.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         let kinds: Vec<_> = values.iter().filter_map(|value| value["kind"].as_str()).collect();
-        assert_eq!(kinds, ["machine", "figure", "figure", "absent", "row", "row"]);
-        assert_eq!(values[1]["median"], 50.0);
-        assert_eq!(values[1]["low"], 25.0);
-        assert_eq!(values[1]["samples"], json!([100.0, 25.0, 50.0]));
-        assert_eq!(values[3]["why"], "not installed");
-        assert_eq!(values[4]["value"], 5.0);
-        assert_eq!(values[4]["verdict"], "missed, but counts");
-        assert_eq!(values[5]["value"], Value::Null);
+        assert_eq!(kinds, ["figure", "figure", "absent", "row", "row"]);
+        assert_eq!(values[0]["median"], 50.0);
+        assert_eq!(values[0]["low"], 25.0);
+        assert_eq!(values[0]["samples"], json!([100.0, 25.0, 50.0]));
+        assert_eq!(values[2]["why"], "not installed");
+        assert_eq!(values[3]["value"], 5.0);
+        assert_eq!(values[3]["theirs"], 10.0);
+        assert_eq!(values[3]["verdict"], "missed, but counts");
+        assert_eq!(values[4]["value"], Value::Null);
     }
 }

@@ -10,7 +10,7 @@ use sendmail_tests::programs::{find, workspace_root};
 use serde_json::{Value, json};
 
 /// The facts without which figures mean nothing.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Machine {
     date: String,
     cores: usize,
@@ -59,7 +59,7 @@ impl Machine {
         )
     }
 
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let versions: serde_json::Map<String, Value> = self
             .versions
             .iter()
@@ -106,14 +106,16 @@ fn versions() -> Vec<(&'static str, String)> {
         let output = Command::new(find(program)?).args(words).output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let line = text.lines().next()?.trim();
-        Some(line.strip_prefix(skip).unwrap_or(line).trim().to_owned())
+        let version = line.split_once(skip).map_or(line, |(_, version)| version).trim();
+        // What comes behind it is of no interest.
+        version.split(' ').next().map(str::to_owned)
     };
     let own = Some(env!("CARGO_PKG_VERSION").to_owned());
     let all = [
         ("sendmail-rs", own),
         ("Postfix", of("postconf", &["-d", "-h", "mail_version"], "")),
-        ("PostgreSQL", of("psql", &["--version"], "psql (PostgreSQL)")),
-        ("MariaDB", of("mariadbd", &["--version"], "")),
+        ("PostgreSQL", of("psql", &["--version"], "(PostgreSQL)")),
+        ("MariaDB", of("mariadbd", &["--version"], " Ver ")),
     ];
     all.into_iter().filter_map(|(what, version)| Some((what, version?))).collect()
 }

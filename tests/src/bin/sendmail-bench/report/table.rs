@@ -53,7 +53,11 @@ fn comparison(outcome: &Outcome, row: &Row) -> String {
     let value = outcome.value(row);
     let verdict = row.goal.judge(value);
     let figure = match value {
-        Some(value) if ratio => format!("{} × {}", number(value), row.against.words()),
+        Some(value) if ratio => {
+            let theirs = outcome.theirs(row).map(number).unwrap_or_default();
+            let (value, unit) = (number(value), row.metric.unit());
+            format!("{value} × the {theirs}{unit} of {}", row.against.words())
+        }
         Some(value) => format!("{}{}", number(value), row.metric.unit()),
         None => format!("beside {}", row.against.words()),
     };
@@ -78,7 +82,7 @@ mod tests {
             "ours ",
             "50.0/s  (25.0 to 100)",
             "left out: not installed",
-            "→ one: 5.00 × theirs; goal ≥ 10.0 × (4.00 counts): missed, but counts",
+            "→ one: 5.00 × the 10.0/s of theirs; goal ≥ 10.0 × (4.00 counts): missed, but counts",
             "→ two: beside gone; goal ≤ 2.00 ×: not measured",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");

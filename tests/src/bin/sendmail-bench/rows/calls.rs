@@ -14,7 +14,7 @@ pub(crate) fn rows() -> Vec<Row> {
             Stage::Claim => "calls-claim",
             Stage::Deliver => "calls-deliver",
             Stage::Settle => "calls-settle",
-            Stage::Runtime => "calls-runtime",
+            Stage::Runtime => "calls-run",
         };
         let ours = if stage == Stage::Enqueue { &enqueue } else { &processor };
         [Metric::Calls(stage), Metric::Syncs(stage)].map(|metric| Row {
