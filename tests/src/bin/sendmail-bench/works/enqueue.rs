@@ -8,7 +8,7 @@ use crate::row::Shared;
 pub(crate) const NAME: &str = "enqueue";
 
 /// Messages, and how many if it is quick.
-const MESSAGES: (usize, usize) = (5000, 500);
+const MESSAGES: (usize, usize) = (5000, 300);
 
 pub(crate) fn ours(tasks: usize, at_once: usize) -> Shared {
     Arc::new(enqueue::Enqueue { tasks, at_once, messages: MESSAGES, length: KIB })
