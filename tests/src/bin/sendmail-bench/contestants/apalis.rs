@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sendmail_tests::Result;
-use sendmail_tests::peers::{self, sink};
+use sendmail_tests::peers;
+use sendmail_tests::peers::counter::Counter;
 
 use super::commit::{Database, Kind, WRITERS};
-use super::relay::{Distance, Relay};
 use super::{ATTACHED, lettre};
 use crate::figures::Sample;
 use crate::row::Contestant;
@@ -33,15 +33,16 @@ impl Contestant for Life {
                  job in a transaction of the caller; sqlxmq is for PostgreSQL only"
                     .to_owned(),
             ),
-            _ => lettre::missing().or_else(sink::missing),
+            _ => lettre::missing(),
         }
     }
 
     async fn round(&self, scale: &Scale) -> Result<Sample> {
         let messages = scale.of(self.messages.0, self.messages.1);
         let database = self.database.create()?;
-        let relay = Relay::start(Distance::Near).await?;
-        let mut command = lettre::command("apalis", &relay, messages, ATTACHED, self.connections)?;
+        let counter = Counter::start().await?;
+        let mut command =
+            lettre::command("apalis", counter.address, messages, ATTACHED, self.connections)?;
         command.args(["--database", &database.url, "--writers", &WRITERS.to_string()]);
         let ran = peers::run(&mut command)?;
         Ok(Sample::rate(messages, ran.output.trim().parse()?))

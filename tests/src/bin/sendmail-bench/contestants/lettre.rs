@@ -1,5 +1,6 @@
 //! lettre's pool of connections, in a program of its own.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -28,13 +29,13 @@ pub(crate) fn missing() -> Option<String> {
 /// How a run of it begins.
 pub(crate) fn command(
     peer: &str,
-    relay: &Relay,
+    relay: SocketAddr,
     messages: usize,
     length: usize,
     connections: usize,
 ) -> Result<Command> {
     let mut command = Command::new(program().ok_or("sendmail-bench-peers is not built")?);
-    command.arg(peer).args(["--relay", &relay.address.to_string()]);
+    command.arg(peer).args(["--relay", &relay.to_string()]);
     command.args(["--messages", &messages.to_string(), "--length", &length.to_string()]);
     command.args(["--connections", &connections.to_string()]);
     Ok(command)
@@ -61,7 +62,8 @@ impl Contestant for Pool {
     async fn round(&self, scale: &Scale) -> Result<Sample> {
         let messages = scale.of(self.messages.0, self.messages.1);
         let relay = Relay::start(self.distance).await?;
-        let mut command = command("lettre", &relay, messages, self.length, self.connections)?;
+        let mut command =
+            command("lettre", relay.address, messages, self.length, self.connections)?;
         let ran = peers::run(&mut command)?;
         Ok(Sample::rate(messages, ran.output.trim().parse()?).with_cpu(ran.cpu, messages))
     }

@@ -7,12 +7,12 @@ use async_trait::async_trait;
 use sendmail_core::{EntryState, QueueAdmin as _};
 use sendmail_maildir::MaildirStore;
 use sendmail_tests::Result;
-use sendmail_tests::peers::{place, sink};
-use tokio::time::sleep;
+use sendmail_tests::peers::counter::Counter;
+use sendmail_tests::peers::place;
+use tokio::time::{sleep, timeout};
 
 use super::commit::{Database, With};
 use super::processor::Setup;
-use super::relay::{Distance, Relay};
 use crate::figures::Sample;
 use crate::row::Contestant;
 use crate::scale::Scale;
@@ -35,25 +35,23 @@ impl Contestant for Life {
         format!("sendmail-rs, attached, and sendmail-queue run, {}", self.database.kind.name())
     }
 
-    fn missing(&self) -> Option<String> {
-        sink::missing()
-    }
-
     async fn round(&self, scale: &Scale) -> Result<Sample> {
         let messages = scale.of(self.messages.0, self.messages.1);
         let database = self.database.create()?;
         let folder = place::folder()?;
         let path = folder.path().join("queue");
-        let relay = Relay::start(Distance::Near).await?;
+        let counter = Counter::start().await?;
         let writers = database.writers(&path).await?;
         let setup = Setup {
-            relay: relay.address,
+            relay: counter.address,
             connections: self.connections,
             database: Some(database.url.clone()),
         };
         let processor = setup.start(&path, "run")?;
         let begin = Instant::now();
         writers.run(With::Attached, messages).await?;
+        // It is looked into the queue only when there is hardly anything left: looking costs something.
+        timeout(PATIENCE, counter.reached(messages)).await??;
         gone(writers.store(), begin).await?;
         let seconds = begin.elapsed().as_secs_f64();
         processor.stop()?;

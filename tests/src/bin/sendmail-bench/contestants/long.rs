@@ -8,7 +8,7 @@ use sendmail_tests::memory::Memory;
 use sendmail_tests::peers::counter::Counter;
 use sendmail_tests::peers::place;
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::KIB;
@@ -28,17 +28,17 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Delivers the first messages of a long queue, or of one that has no more than those.
 pub(crate) struct First {
     long: bool,
-    /// Filled once: so long a queue is hardly shorter a round later.
-    queue: OnceCell<TempDir>,
+    /// Kept from round to round, with the number of its messages: it is hardly shorter a round later.
+    queue: Mutex<Option<(TempDir, usize)>>,
 }
 
 impl First {
     pub(crate) fn of_long() -> Self {
-        Self { long: true, queue: OnceCell::new() }
+        Self { long: true, queue: Mutex::new(None) }
     }
 
     pub(crate) fn of_short() -> Self {
-        Self { long: false, queue: OnceCell::new() }
+        Self { long: false, queue: Mutex::new(None) }
     }
 }
 
@@ -50,13 +50,24 @@ impl Contestant for First {
     }
 
     async fn round(&self, scale: &Scale) -> Result<Sample> {
-        let delivered = scale.of(DELIVERED.0, DELIVERED.1);
-        if self.long {
-            let queue = self.queue.get_or_try_init(|| filled(scale.queued)).await?;
-            return deliver(queue, delivered).await;
+        let delivered = scale.of(DELIVERED.0, DELIVERED.1).min(scale.queued);
+        if !self.long {
+            return Ok(deliver(&filled(delivered).await?, delivered).await?.0);
         }
-        deliver(&filled(delivered).await?, delivered).await
+        let mut queue = self.queue.lock().await;
+        let (folder, left) = match queue.take() {
+            Some((folder, left)) if left >= needed(scale.queued, delivered) => (folder, left),
+            _ => (filled(scale.queued).await?, scale.queued),
+        };
+        let (sample, gone) = deliver(&folder, delivered).await?;
+        *queue = Some((folder, left.saturating_sub(gone)));
+        Ok(sample)
     }
+}
+
+/// How many messages a long queue has at the least.
+fn needed(queued: usize, delivered: usize) -> usize {
+    (queued / 2).max(2 * delivered)
 }
 
 async fn filled(messages: usize) -> Result<TempDir> {
@@ -66,7 +77,8 @@ async fn filled(messages: usize) -> Result<TempDir> {
     Ok(folder)
 }
 
-async fn deliver(folder: &TempDir, messages: usize) -> Result<Sample> {
+/// Delivers so many messages; what that came to, and how many were gone when it had stopped.
+async fn deliver(folder: &TempDir, messages: usize) -> Result<(Sample, usize)> {
     let counter = Counter::start().await?;
     let setup = Setup { relay: counter.address, connections: 16, database: None };
     let begin = Instant::now();
@@ -78,7 +90,8 @@ async fn deliver(folder: &TempDir, messages: usize) -> Result<Sample> {
     };
     processor.stop()?;
     let since = |then: Instant| then.saturating_duration_since(begin).as_secs_f64();
-    Ok(Sample::rate(messages, since(last))
+    let sample = Sample::rate(messages, since(last))
         .with(Metric::FirstMessage, since(first) * 1000.0)
-        .with(Metric::Memory, memory.peak_kib as f64 / 1024.0))
+        .with(Metric::Memory, memory.peak_kib as f64 / 1024.0);
+    Ok((sample, counter.accepted().count))
 }
