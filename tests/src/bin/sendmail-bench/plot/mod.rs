@@ -1,5 +1,5 @@
-//! The plots of `docs/benchmarks.md`, from the JSON of a run: a bar chart for each work, and one that shows how
-//! far each goal is.
+//! The plots of `docs/benchmarks.md`, from the JSON of a run: a bar chart for each work and figure by which
+//! anybody is compared, and one that shows how far each goal is.
 
 mod svg;
 
@@ -40,6 +40,11 @@ fn plots(text: &str) -> Result<Vec<(String, String)>> {
         else {
             continue;
         };
+        let is_compared =
+            |row: &Value| row["work"] == work && row["metric"] == metric && row["ratio"] == true;
+        if !of_kind("row").any(is_compared) {
+            continue;
+        }
         // Everybody is compared by the rate, where there is one; otherwise by each figure.
         let name =
             if metric == "per_second" { work.to_owned() } else { format!("{work}-{metric}") };
@@ -107,8 +112,8 @@ mod tests {
 {"kind":"figure","work":"drain","who":"a < b","metric":"per_second","unit":"/s","median":10.0,"low":9.0,"high":11.0}
 {"kind":"figure","work":"drain","who":"sendmail-queue run","metric":"memory_mib","unit":"MiB","median":5.0,"low":5.0,"high":5.0}
 {"kind":"absent","work":"drain","who":"nobody","why":"x"}
-{"kind":"row","name":"drain-zope","value":5.0,"target":10.0,"goal":"at least"}
-{"kind":"row","name":"told","value":5.0,"target":null,"goal":"none"}
+{"kind":"row","name":"drain-zope","work":"drain","metric":"per_second","ratio":true,"value":5.0,"target":10.0,"goal":"at least"}
+{"kind":"row","name":"told","work":"drain","metric":"memory_mib","ratio":false,"value":5.0,"target":null,"goal":"none"}
 "#;
 
     #[test]
