@@ -18,6 +18,18 @@ pub fn folder() -> Result<TempDir> {
     Ok(tempfile::Builder::new().prefix("run-").tempdir_in(all)?)
 }
 
+/// Writes out everything that waits to be written to that disk: what somebody has left behind, removed files
+/// among it, is not to be paid by whoever syncs next.
+///
+/// # Errors
+///
+/// The file system fails.
+pub fn settle() -> Result<()> {
+    let all = workspace_root().join("target/bench");
+    std::fs::create_dir_all(&all)?;
+    Ok(rustix::fs::syncfs(std::fs::File::open(all)?)?)
+}
+
 /// A port of loopback on which nobody listens now, for programs that cannot choose one themselves.
 ///
 /// # Errors

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::figures::Figures;
+use sendmail_tests::Result;
+use sendmail_tests::peers::place;
+
+use crate::figures::{Figures, Sample};
 use crate::row::{Row, Shared};
 use crate::scale::Scale;
 
@@ -80,7 +83,7 @@ pub(crate) async fn measure(
                 continue;
             }
             tell(&format!("{work}: round {round} of {rounds}: {name}"));
-            match contestant.round(scale).await {
+            match turn(contestant, scale).await {
                 Ok(sample) => figures.entry(name).or_default().add(sample),
                 Err(error) => {
                     tell(&format!("{work}: {name} is out: {error}"));
@@ -101,6 +104,12 @@ pub(crate) async fn measure(
     Outcome { work, rows, entries }
 }
 
+/// A turn, on a disk that has nothing left to do of the turn before.
+async fn turn(contestant: &Shared, scale: &Scale) -> Result<Sample> {
+    place::settle()?;
+    contestant.round(scale).await
+}
+
 /// Everybody in these rows, each once; ours first.
 fn who_takes_part(rows: &[Row]) -> Vec<Shared> {
     let mut contestants: Vec<Shared> = Vec::new();
@@ -118,12 +127,10 @@ fn who_takes_part(rows: &[Row]) -> Vec<Shared> {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use async_trait::async_trait;
-    use sendmail_tests::Result;
-
     use super::*;
-    use crate::figures::{Metric, Sample};
+    use crate::figures::Metric;
     use crate::row::{Against, Contestant, Goal, Verdict};
+    use async_trait::async_trait;
 
     /// One that is as fast as it says, and fails from some round on.
     struct Fake {

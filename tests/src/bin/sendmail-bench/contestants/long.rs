@@ -74,6 +74,7 @@ async fn filled(messages: usize) -> Result<TempDir> {
     let folder = place::folder()?;
     let queue = Queue::open(&folder.path().join("queue")).await?;
     queue.fill(messages, AT_ONCE, KIB).await?;
+    place::settle()?;
     Ok(folder)
 }
 

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use sendmail_tests::Result;
+use sendmail_tests::peers::place;
 use sendmail_tests::peers::postfix::{self, Postfix, Settings};
 
 use super::relay::{Distance, Relay};
@@ -34,6 +35,7 @@ impl Contestant for Drain {
         let relay = Relay::start(self.distance).await?;
         let postfix = Postfix::start(relay.address, self.settings)?;
         postfix.fill(messages, self.length)?;
+        place::settle()?;
         let drained = postfix.drain()?;
         Ok(Sample::rate(messages, drained.seconds).with_cpu(drained.cpu, messages))
     }

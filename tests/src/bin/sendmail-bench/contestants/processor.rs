@@ -53,6 +53,7 @@ impl Contestant for Drain {
         // What large messages take in memory while they are queued is bounded.
         let at_once = if self.length > 100_000 { 10 } else { AT_ONCE };
         fill::fill(&queue, messages, self.length, at_once).await?;
+        place::settle()?;
         let relay = Relay::start(self.distance).await?;
         let setup = Setup { relay: relay.address, connections: self.connections, database: None };
         let commands = (0..self.processors).map(|number| {

@@ -31,6 +31,7 @@ impl Contestant for Drain {
         let messages = scale.of(self.messages.0, self.messages.1);
         let folder = place::folder()?;
         self.package.fill(folder.path(), messages, self.length)?;
+        place::settle()?;
         let relay = Relay::start(Distance::Near).await?;
         let ran = self.package.drain(folder.path(), relay.address)?;
         Ok(Sample::rate(messages, ran.seconds).with_cpu(ran.cpu, messages))
