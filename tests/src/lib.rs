@@ -14,6 +14,7 @@ pub mod many_files;
 pub mod memory;
 pub mod mounted;
 pub mod orders;
+pub mod peers;
 pub mod plan;
 pub mod process;
 pub mod producer;

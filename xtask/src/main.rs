@@ -17,6 +17,7 @@
 
 #![expect(clippy::print_stdout, reason = "this program talks to the person who started it")]
 
+mod bench;
 mod ci;
 mod claims;
 mod deny;
@@ -56,7 +57,7 @@ enum Task {
     Disk(disk::Arguments),
     Hostile(hostile::Arguments),
     Mutants(mutants::Arguments),
-    Bench(programs::Bench),
+    Bench(bench::Arguments),
     CrashTest(programs::CrashTest),
 }
 
@@ -72,7 +73,7 @@ fn main() -> ExitCode {
         Task::Disk(arguments) => disk::run_searches(&arguments),
         Task::Hostile(arguments) => hostile::run(&arguments),
         Task::Mutants(arguments) => mutants::run(&arguments),
-        Task::Bench(arguments) => programs::bench(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::CrashTest(arguments) => programs::crash_test(&arguments),
     };
     match done {

@@ -1,21 +1,7 @@
-//! `cargo xtask bench` and `cargo xtask crash-test`: programs of the package `sendmail-tests`, built
-//! for release.
+//! `cargo xtask crash-test`: a program of the package `sendmail-tests`, built for release.
 
 use crate::provision;
 use crate::shell::{Result, cargo, run};
-
-/// Runs the benchmarks, side by side with what they are compared with, in one run.
-#[derive(clap::Args)]
-pub(crate) struct Bench {
-    /// Which ones, `enqueue`, `drain` or `commit`; all of them if none is named
-    names: Vec<String>,
-    /// Fewer and smaller rounds: whether it works, not how fast it is
-    #[arg(long)]
-    quick: bool,
-    /// Print JSON, one object a line
-    #[arg(long)]
-    json: bool,
-}
 
 /// Kills producers and processors at random moments, and compares the ledgers.
 ///
@@ -48,13 +34,6 @@ pub(crate) struct CrashTest {
     /// The seed of an earlier run, to repeat it
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-}
-
-pub(crate) fn bench(arguments: &Bench) -> Result {
-    let mut words = arguments.names.clone();
-    words.extend(arguments.quick.then(|| "--quick".to_owned()));
-    words.extend(arguments.json.then(|| "--json".to_owned()));
-    program("sendmail-bench", &words)
 }
 
 pub(crate) fn crash_test(arguments: &CrashTest) -> Result {

@@ -166,7 +166,11 @@ impl Drop for KeepServicesIdle {
 }
 
 /// The Python of the virtual environment, which is made if it is not there.
-fn python(may_install: bool) -> Result<PathBuf> {
+///
+/// # Errors
+///
+/// It cannot be made, or its packages cannot be had.
+pub(crate) fn python(may_install: bool) -> Result<PathBuf> {
     let folder = root().join("target/interop/venv");
     let python = folder.join("bin/python");
     if has_packages(&python) {

@@ -26,6 +26,19 @@ const RELAYS: [Relay; 2] = [
     Relay { name: "opensmtpd", packages: &["opensmtpd"], program: "usr/sbin/smtpd" },
 ];
 
+/// It only queues for those that are measured, and would take Postfix's place if it were installed.
+const NULLMAILER: Relay =
+    Relay { name: "nullmailer", packages: &["nullmailer"], program: "usr/sbin/sendmail" };
+
+/// Unpacks nullmailer if it is not there.
+///
+/// # Errors
+///
+/// It cannot be fetched or unpacked.
+pub(crate) fn provide_nullmailer(may_install: bool) -> Result {
+    NULLMAILER.provide(may_install)
+}
+
 /// Unpacks what is not there, if it may. Returns what is missing then, and why.
 pub(crate) fn provide(may_install: bool) -> Vec<(String, String)> {
     let why = |relay: &Relay| Some((relay.name.to_owned(), relay.provide(may_install).err()?));
