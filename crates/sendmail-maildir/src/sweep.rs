@@ -13,7 +13,7 @@ use crate::disk::{Dir, Name};
 use crate::journal::segment::Header;
 use crate::journal::{segment_name, sequences};
 use crate::manifest::{Manifest, is_fence, manifest_name};
-use crate::name::{MessageName, parse_owner};
+use crate::name::{MessageName, OwnerId, parse_owner};
 use crate::owner::{self, Takeover};
 use crate::queue::{Queue, gone, lock};
 use crate::scan::{due_folders, lanes};
@@ -193,6 +193,9 @@ impl Queue {
         for dir in [&self.layout.root, &self.layout.owners, &self.layout.journal, &staged] {
             removed += self.remove_old(dir, LEFT_OVER, half_made)?;
         }
+        for dir in [&self.layout.journal, &staged] {
+            removed += self.remove_half_made_of_the_dead(dir)?;
+        }
         for dir in [&self.layout.new, &self.layout.cur] {
             for name in dir.names()? {
                 let bytes = name?.bytes;
@@ -204,6 +207,21 @@ impl Queue {
                 {
                     removed += 1;
                 }
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes at once what names its maker, who held the lock when he began it and is dead.
+    fn remove_half_made_of_the_dead(&self, dir: &Dir) -> io::Result<usize> {
+        let mut removed = 0;
+        for name in dir.names()? {
+            let bytes = name?.bytes;
+            if let Some(owner) = owner_after(".new-", &bytes)
+                && !owner::is_alive(&self.layout.owners, owner)?
+                && !gone(dir.unlink(&bytes))?
+            {
+                removed += 1;
             }
         }
         Ok(removed)
@@ -319,7 +337,12 @@ impl Queue {
 }
 
 /// Whose rest of a message this is, on its way from one file to another.
-fn rest_owner(name: &[u8]) -> Option<crate::name::OwnerId> {
-    let text = std::str::from_utf8(name).ok()?.strip_prefix(".rest-")?;
+fn rest_owner(name: &[u8]) -> Option<OwnerId> {
+    owner_after(".rest-", name)
+}
+
+/// The owner whose name stands behind `prefix`.
+fn owner_after(prefix: &str, name: &[u8]) -> Option<OwnerId> {
+    let text = std::str::from_utf8(name).ok()?.strip_prefix(prefix)?;
     parse_owner(text.get(..36)?)
 }

@@ -135,6 +135,27 @@ async fn left_overs_of_the_dead_are_removed_and_those_of_the_living_stay() {
     assert!(third.visible(&[]).await.unwrap().is_empty());
 }
 
+#[tokio::test]
+async fn what_the_dead_were_making_is_removed_and_what_the_living_are_making_stays() {
+    let place = Queue::new();
+    let (living, doomed) = (place.open().await, place.open().await);
+    let owners = files(&place.path().join(".owners"));
+    // Making the directory of staged messages is the sweep's first act.
+    QueueStore::sweep(&living).await.unwrap();
+    let staged = place.path().join(".staged").join(QueueStore::resource_id(&living).as_str());
+    for owner in &owners {
+        let name = format!(".new-{}", owner.file_name().unwrap().display());
+        std::fs::write(staged.join(&name), "half").unwrap();
+        std::fs::write(place.path().join(".journal").join(&name), "half").unwrap();
+    }
+    assert_eq!(owners.len(), 2);
+    doomed.simulate_death();
+    QueueStore::sweep(&living).await.unwrap();
+    assert_eq!(files(&staged).len(), 1);
+    let half_made = |path: &&std::path::PathBuf| path.to_string_lossy().contains("/.new-");
+    assert_eq!(files(&place.path().join(".journal")).iter().filter(half_made).count(), 1);
+}
+
 /// The sweep may come before recovery: what a dead producer had prepared is kept and told all the same.
 #[tokio::test]
 async fn the_sweep_keeps_what_the_dead_had_prepared() {
