@@ -474,6 +474,12 @@ pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Tries a few times to leave a mark for others that tells of a failed sync: nothing else tells them. If that
+/// fails as well nothing is left to be done about it.
+pub(crate) fn insist(mark: impl Fn() -> io::Result<()>) {
+    let _ = (0..3).any(|_| mark().is_ok());
+}
+
 /// What tells one file from another.
 fn place(stat: &Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)

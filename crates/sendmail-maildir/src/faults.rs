@@ -158,6 +158,25 @@ fn any_two_operations_may_fail() {
     assert!(violations.is_empty(), "{} violations:\n{}", violations.len(), violations.join("\n"));
 }
 
+/// After a failed sync the next operation most often is the mark that tells others of it.
+// Proves: I17
+#[test]
+fn a_sync_and_the_mark_that_tells_of_it_may_fail() {
+    let (bad, mut violations) = (Fault::Errno(EIO), Vec::new());
+    for script in chosen() {
+        if !["two publish", "dying decision", "dying settlement", "takeover"].contains(&script.name)
+        {
+            continue;
+        }
+        for first in 0..operations(script) {
+            let Run { failed, wrong } = live(script, &[(first, bad), (first + 1, bad)]);
+            let told = |what| format!("{}, operation {first}, {failed:?}: {what}", script.name);
+            violations.extend(wrong.iter().map(told));
+        }
+    }
+    assert!(violations.is_empty(), "{} violations:\n{}", violations.len(), violations.join("\n"));
+}
+
 /// How many pairs of each history fail in the short run.
 const PAIRS: u32 = 20;
 

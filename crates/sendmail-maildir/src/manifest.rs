@@ -18,7 +18,7 @@ use std::sync::Arc;
 use sendmail_core::{Decision, Error, ErrorKind, QueueId, Result, TransactionId};
 use sha2::{Digest as _, Sha256};
 
-use crate::disk::{Dir, set_mode, sync};
+use crate::disk::{Dir, insist, set_mode, sync};
 use crate::name::{MessageName, OwnerId, parse_owner};
 use crate::owner;
 use crate::queue::{Queue, gone, is_bad, lock, uncertain};
@@ -138,7 +138,7 @@ impl Queue {
         if let Err(error) = marked.and_then(|()| sync(&file)) {
             lock(&self.proposals).insert(transaction, Proposal::Uncertain);
             // For others, who would sync it once more and believe that. They write it anew instead.
-            let _ = set_mode(&file, DOUBTFUL);
+            insist(|| set_mode(&file, DOUBTFUL));
             return Err(uncertain(operation, error).with("transaction", transaction));
         }
         lock(&self.proposals).insert(transaction, Proposal::Decided);
@@ -188,7 +188,7 @@ impl Queue {
         }
         match dir.open_file(&manifest_name(manifest.transaction, manifest.owner), false) {
             // As in `decide`: whoever comes next must not sync it once more and believe that.
-            Ok(file) => sync(&file).inspect_err(|_| drop(set_mode(&file, DOUBTFUL))),
+            Ok(file) => sync(&file).inspect_err(|_| insist(|| set_mode(&file, DOUBTFUL))),
             // Forgotten since it was read: all is published.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),

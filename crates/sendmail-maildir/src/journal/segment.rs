@@ -21,7 +21,7 @@ use std::os::unix::fs::FileExt as _;
 use uuid::Uuid;
 
 use super::record::Record;
-use crate::disk::{set_length, write_at};
+use crate::disk::{insist, set_length, write_at};
 use crate::name::OwnerId;
 
 const MAGIC: &[u8; 8] = b"SMRSJ1\r\n";
@@ -112,8 +112,7 @@ fn mark_sealed(file: &File, end: u64, flags: u64) -> io::Result<()> {
 
 /// Says that a sync failed, to whoever takes over: a second one may say that all is well when it is not.
 pub(crate) fn doubt(file: &File) {
-    // If this fails as well nothing is left to be done about it.
-    let _ = write_at(file, &DOUBTFUL.to_le_bytes(), 56);
+    insist(|| write_at(file, &DOUBTFUL.to_le_bytes(), 56));
 }
 
 fn watermark_bytes(offset: u64) -> [u8; 16] {
