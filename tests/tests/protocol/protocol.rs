@@ -11,14 +11,14 @@ use std::fmt::{self, Display, Formatter};
 pub(crate) enum Attach {
     /// P1: writes `tmp/id`.
     Write,
-    /// P1: syncs the file. Nothing is promised of its name yet.
-    SyncFile,
     /// P2: sends the INSERT of the marker to the server.
     SendMarker,
     /// P2: awaits that the server has carried it out.
     AwaitMarker,
     /// P3: renames the file to `.staged/<resource>/id`.
     Stage,
+    /// P3: syncs the file.
+    SyncFile,
     /// P3: syncs that directory.
     SyncStaged,
 }
@@ -80,10 +80,10 @@ impl Default for Protocol {
         Self {
             attach: vec![
                 Attach::Write,
-                Attach::SyncFile,
                 Attach::SendMarker,
                 Attach::AwaitMarker,
                 Attach::Stage,
+                Attach::SyncFile,
                 Attach::SyncStaged,
             ],
             finish: vec![
