@@ -123,7 +123,7 @@ async fn a_processor_that_stands_still_keeps_what_it_has() {
 async fn a_stop_finishes_what_is_on_the_wire_and_gives_back_the_rest() {
     for signal in [Signal::TERM, Signal::INT] {
         let queue = Queue::new().configured("[relay]\nmax_connections = 1\n");
-        for subject in ["one", "two", "three"] {
+        for subject in ["one", "two", "three", "four"] {
             queue.send(&["b@example.net"], mail(subject)).await;
         }
         let gate = Gate::new();
@@ -135,7 +135,8 @@ async fn a_stop_finishes_what_is_on_the_wire_and_gives_back_the_rest() {
         gate.open();
         let (status, told) = worker.end().await;
         assert_eq!(status.code(), Some(0), "{told}");
-        assert_eq!(server.messages().len(), 1);
+        // The one that had begun behind it, too: two attempts share a connection.
+        assert_eq!(server.messages().len(), 2);
         let entries = queue.list().await;
         assert_eq!(entries.len(), 2, "{entries:?}");
         for entry in &entries {
@@ -143,7 +144,7 @@ async fn a_stop_finishes_what_is_on_the_wire_and_gives_back_the_rest() {
         }
         assert!(files_in(&queue.path().join(".claimed")).is_empty());
         queue.run_once(&server.url()).await.exits(0);
-        assert_eq!(subjects(&server.messages()), ["one", "three", "two"]);
+        assert_eq!(subjects(&server.messages()), ["four", "one", "three", "two"]);
         assert!(queue.events_of("possible-duplicate").await.is_empty());
     }
 }

@@ -150,13 +150,14 @@ async fn a_line_feed_that_zope_took_is_noticed() {
     assert!(!queue.events_of("damaged").await.is_empty());
 }
 
-/// The system call fails as on a full disk: `send` says that nothing was queued, and nothing was.
+/// The system call fails as on a full disk: `send` says that nothing was queued, and nothing was. After an I/O
+/// error that is not certain: it says so, and recovery finds out.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_rename_fails_says_so() {
     let Some(strace) = demand::program("strace") else { return };
     let queue = Queue::new();
     queue.send(&["b@example.net"], mail("before")).await;
-    for (error, code) in [("ENOSPC", 73), ("EIO", 74)] {
+    for (error, code) in [("ENOSPC", 73), ("EIO", 75)] {
         let mut command = Command::new(&strace);
         let renames = "?rename,?renameat,?renameat2";
         command.args(["-f", "-qq", "-o"]).arg(queue.beside().join("trace"));
