@@ -28,7 +28,7 @@ enum Slot {
 }
 
 /// The account of one attempt: what is known of each recipient, in the envelope's order.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Ledger {
     slots: Vec<Slot>,
     transaction: Transaction,

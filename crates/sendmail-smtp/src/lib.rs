@@ -62,6 +62,7 @@ mod connection;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod guard;
+mod load;
 mod mailer;
 mod opening;
 mod overlap;

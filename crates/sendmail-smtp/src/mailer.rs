@@ -75,43 +75,43 @@ impl SmtpMailer {
         message: &Message,
         deadline: Deadline,
     ) -> Result<(Lease, Plan, bool)> {
-        let permit = match self.pool.place(deadline).await? {
-            Place::Own(permit) => permit,
-            Place::Behind(successor) => {
-                let plan = Plan::new(envelope, message, successor.capabilities());
-                if let Some(lease) = successor.follow(&first_commands(&plan), deadline).await {
-                    return Ok((lease, plan, true));
-                }
-                self.pool.turn(deadline).await?
-            }
-        };
-        let lease = self.lease(permit, deadline, Kept::Gladly).await?;
-        let plan = Plan::new(envelope, message, &lease.connection.capabilities);
-        Ok((lease, plan, false))
-    }
-
-    /// A connection: a kept one, or a new one. Where the relay takes no more of them, one of those that it
-    /// serves is waited for.
-    async fn lease(&self, permit: Permit, deadline: Deadline, mut kept: Kept) -> Result<Lease> {
-        let mut permit = permit;
         loop {
-            if kept == Kept::Gladly
-                && let Some(connection) = self.pool.take(deadline).await
-            {
-                return Ok(self.pool.lease(connection, permit));
-            }
-            match self.open(deadline).await {
-                Ok(connection) => return Ok(self.pool.lease(connection, permit)),
-                Err(error) if error.kind() == ErrorKind::Unreachable => {
-                    if self.pool.lower_limit(permit).is_some() {
-                        return Err(error);
+            match self.pool.place(deadline).await? {
+                Place::Own(permit) => {
+                    if let Some(lease) = self.lease(permit, deadline, Kept::Gladly).await? {
+                        let plan = Plan::new(envelope, message, &lease.connection.capabilities);
+                        return Ok((lease, plan, false));
                     }
                 }
-                Err(error) => return Err(error),
+                Place::Behind(successor) => {
+                    let plan = Plan::new(envelope, message, successor.capabilities());
+                    if let Some(lease) = successor.follow(&first_commands(&plan), deadline).await {
+                        return Ok((lease, plan, true));
+                    }
+                }
             }
-            permit = self.pool.turn(deadline).await?;
-            kept = Kept::Gladly;
         }
+    }
+
+    /// A connection: a kept one, or a new one. Nothing comes back where the relay takes no more of them: one
+    /// of those that it serves is to be waited for.
+    async fn lease(&self, permit: Permit, deadline: Deadline, kept: Kept) -> Result<Option<Lease>> {
+        if kept == Kept::Gladly
+            && let Some(connection) = self.pool.take(deadline).await
+        {
+            return Ok(Some(self.pool.lease(connection, permit)));
+        }
+        let opening = self.pool.opening();
+        let error = match self.open(deadline).await {
+            // Counted as one or the other at each moment.
+            Ok(connection) => return Ok(Some(self.pool.lease(connection, permit))),
+            Err(error) => error,
+        };
+        drop(opening);
+        if error.kind() == ErrorKind::Unreachable && self.pool.lower_limit(permit).await {
+            return Ok(None);
+        }
+        Err(error)
     }
 
     fn unauthenticated(&self, reply: &crate::WireReply) -> Error {
@@ -152,9 +152,15 @@ impl Mailer for SmtpMailer {
                 // stale.
                 Ended::Stale => {
                     self.pool.forget();
-                    lease = self.lease(lease.into_permit(), deadline, Kept::Never).await?;
-                    plan = Plan::new(envelope, message, &lease.connection.capabilities);
-                    said = false;
+                    (lease, plan, said) =
+                        match self.lease(lease.into_permit(), deadline, Kept::Never).await? {
+                            Some(lease) => {
+                                let offered = &lease.connection.capabilities;
+                                let plan = Plan::new(envelope, message, offered);
+                                (lease, plan, false)
+                            }
+                            None => self.ready(envelope, message, deadline).await?,
+                        };
                 }
                 Ended::Unauthenticated(reply) => return Err(self.unauthenticated(&reply)),
             }

@@ -12,29 +12,39 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::capabilities::Capabilities;
 use crate::connection::{Connection, Deadline};
 use crate::guard::Guard;
+use crate::load::Counted;
 use crate::pool::Permit;
+
+/// For how long a reply is looked forward to. A relay that takes longer may take minutes.
+const SOON: Duration = Duration::from_secs(1);
 
 /// A connection in use, with the right to use it.
 pub(crate) struct Lease {
     pub(crate) connection: Connection,
     permit: Permit,
+    counted: Counted,
     /// Where the place behind a final dot is offered; nowhere if connections are not kept.
     offers: Option<Arc<Offers>>,
     offered: Offered,
 }
 
 impl Lease {
-    pub(crate) fn new(connection: Connection, permit: Permit, offers: Option<Arc<Offers>>) -> Self {
-        Self { connection, permit, offers, offered: Offered(None) }
+    pub(crate) fn new(
+        connection: Connection,
+        permit: Permit,
+        counted: Counted,
+        offers: Option<Arc<Offers>>,
+    ) -> Self {
+        Self { connection, permit, counted, offers, offered: Offered(None) }
     }
 
     /// Offers the place behind the final dot, which was just written and is the message's last.
@@ -45,19 +55,20 @@ impl Lease {
         if connection.capabilities.pipelining && connection.reused {
             let guard = connection.guard().clone();
             let capabilities = connection.capabilities.clone();
-            let heir = Mutex::new(Heir::Nobody);
-            self.offered = Offered(Some(Arc::new(Offer { guard, capabilities, heir })));
-            offers.add(self.offered.0.clone());
+            let (since, heir) = (Instant::now(), Mutex::new(Heir::Nobody));
+            let offer = Arc::new(Offer { guard, capabilities, since, heir });
+            offers.add(Arc::downgrade(&offer));
+            self.offered = Offered(Some(offer));
         }
     }
 
     /// Passes the connection to who waits behind its message. If nobody does, it comes back.
     pub(crate) fn pass_on(self) -> Option<(Connection, Permit)> {
-        let Self { connection, permit, offers, offered } = self;
+        let Self { connection, permit, counted, offers, offered } = self;
         let Some(heir) = offered.withdraw() else { return Some((connection, permit)) };
         if !connection.broken {
             // An heir who is gone has left commands behind: the connection ends with it.
-            drop(heir.send(Self::new(connection, permit, offers)));
+            drop(heir.send(Self::new(connection, permit, counted, offers)));
         }
         None
     }
@@ -68,10 +79,12 @@ impl Lease {
     }
 }
 
-/// The place behind a message whose reply is waited for.
+/// The place behind a message whose reply is waited for. It lives as long as the one who offers it, or the
+/// one who has taken it: it holds the socket open.
 struct Offer {
     guard: Guard,
     capabilities: Capabilities,
+    since: Instant,
     heir: Mutex<Heir>,
 }
 
@@ -122,10 +135,10 @@ impl Drop for Offered {
     }
 }
 
-/// The places that are offered, the oldest first: its reply is the next to come.
+/// The places that are offered, the oldest first.
 #[derive(Default)]
 pub(crate) struct Offers {
-    open: Mutex<VecDeque<Arc<Offer>>>,
+    open: Mutex<VecDeque<Weak<Offer>>>,
     news: Notify,
 }
 
@@ -137,7 +150,8 @@ impl Offers {
     /// Cancel safe.
     pub(crate) async fn next(&self) -> Successor {
         loop {
-            let news = self.news.notified();
+            let mut news = std::pin::pin!(self.news.notified());
+            news.as_mut().enable();
             if let Some(successor) = self.take() {
                 return successor;
             }
@@ -145,23 +159,35 @@ impl Offers {
         }
     }
 
-    fn add(&self, offer: Option<Arc<Offer>>) {
+    fn add(&self, offer: Weak<Offer>) {
         let mut open = self.lock();
         // Most are never taken, and answered soon.
-        while open.front().is_some_and(|oldest| matches!(*oldest.lock(), Heir::TooLate)) {
-            open.pop_front();
-        }
-        open.extend(offer);
+        open.retain(|offer| offer.strong_count() > 0);
+        open.push_back(offer);
         drop(open);
         self.news.notify_one();
     }
 
+    /// The oldest of those whose reply can be looked forward to: it is the next to come. If there is none,
+    /// the youngest.
     fn take(&self) -> Option<Successor> {
         let mut open = self.lock();
-        std::iter::from_fn(|| open.pop_front()).find_map(Offer::take)
+        loop {
+            open.retain(|offer| offer.strong_count() > 0);
+            let is_fresh = |offer: &Weak<Offer>| {
+                offer.upgrade().is_some_and(|offer| offer.since.elapsed() < SOON)
+            };
+            let offer = match open.iter().position(is_fresh) {
+                Some(index) => open.remove(index),
+                None => open.pop_back(),
+            };
+            if let Some(successor) = offer?.upgrade().and_then(Offer::take) {
+                return Some(successor);
+            }
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Offer>>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Weak<Offer>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::connection::{Connection, Deadline};
+use crate::load::{Counted, Load, State};
 use crate::overlap::{Lease, Offers, Successor};
 
 const WAIT: &str = "wait for a connection to the relay";
@@ -41,6 +42,7 @@ pub(crate) struct Pool {
     permits: Arc<Semaphore>,
     /// How many permits there are: lower than configured where the relay wants fewer connections.
     limit: AtomicUsize,
+    load: Load,
     /// Messages that were served since the limit changed.
     served: AtomicUsize,
     max_connections: usize,
@@ -54,6 +56,7 @@ impl Pool {
             offers: Arc::default(),
             permits: Arc::new(Semaphore::new(max_connections)),
             limit: AtomicUsize::new(max_connections),
+            load: Load::default(),
             served: AtomicUsize::new(0),
             max_connections,
             max_idle,
@@ -90,7 +93,7 @@ impl Pool {
     pub(crate) fn lease(&self, connection: Connection, permit: Permit) -> Lease {
         // Nobody comes next on a connection that is not kept.
         let offers = (!self.max_idle.is_zero()).then(|| self.offers.clone());
-        Lease::new(connection, permit, offers)
+        Lease::new(connection, permit, self.load.count(State::InUse), offers)
     }
 
     /// A kept connection that is still in order; the one that was used last, which is the likeliest.
@@ -106,11 +109,14 @@ impl Pool {
 
     /// Passes a connection on: to who waits behind its message, or else to who comes next.
     pub(crate) async fn give_back(&self, lease: Lease) {
+        let in_order = !lease.connection.broken;
         // Whoever gets the permit is to find the connection.
         if let Some((connection, _permit)) = lease.pass_on() {
             self.keep(connection).await;
         }
-        self.note_served();
+        if in_order {
+            self.note_served();
+        }
     }
 
     /// Keeps a connection, if it is in order.
@@ -131,23 +137,29 @@ impl Pool {
         drop(stale);
     }
 
-    /// Takes note that the relay took no further connection. While others are in use, that is how many it
-    /// wants, and the permit is gone; otherwise the permit comes back.
+    /// Counts a connection that is being opened.
+    pub(crate) fn opening(&self) -> Counted {
+        self.load.count(State::Opening)
+    }
+
+    /// Takes note that the relay took no further connection, and says whether it serves others. If it does,
+    /// that is how many it wants, and the permit is gone; otherwise it is in trouble.
     ///
     /// One more is tried when those that are left have served well for a while.
-    pub(crate) fn lower_limit(&self, permit: Permit) -> Option<Permit> {
-        // Counted before anybody takes one of those that are free.
-        let free = self.permits.forget_permits(usize::MAX);
-        let limit = self.limit.fetch_sub(free, Ordering::SeqCst) - free;
-        if limit <= 1 {
-            self.permits.add_permits(free);
-            self.limit.fetch_add(free, Ordering::SeqCst);
-            return Some(permit);
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the permit comes back.
+    pub(crate) async fn lower_limit(&self, permit: Permit) -> bool {
+        if !self.load.is_any_in_use().await {
+            return false;
         }
+        // Those that are free are no use either. Others that are being opened find out for themselves.
+        let gone = self.permits.forget_permits(usize::MAX) + 1;
         permit.forget();
-        self.limit.fetch_sub(1, Ordering::SeqCst);
+        self.limit.fetch_sub(gone, Ordering::SeqCst);
         self.served.store(0, Ordering::SeqCst);
-        None
+        true
     }
 
     fn note_served(&self) {

@@ -93,6 +93,16 @@ pub(crate) async fn deliver(
     Ended::Outcomes(ledger.finish())
 }
 
+/// What the commands before the body have come to.
+enum Answer {
+    /// The relay waits for the body.
+    Body,
+    /// It waits for a body, and nobody is to get one.
+    NobodysBody,
+    /// The transaction is over.
+    Over,
+}
+
 struct Transaction<'a> {
     plan: &'a Plan,
     message: &'a Message,
@@ -111,7 +121,33 @@ impl Transaction<'_> {
         ledger: &mut Ledger,
         announcement: &mut Announcement<'_>,
     ) -> Result<(), Stop> {
-        let connection = &mut lease.connection;
+        let before = self.said.then(|| ledger.clone());
+        let answer = self.commands(&mut lease.connection, ledger).await;
+        if let Some(before) = before {
+            let in_step = match &answer {
+                // A 354 in its place shows that the replies before it were in theirs.
+                Ok(Answer::Body | Answer::NobodysBody) => true,
+                Ok(Answer::Over) => is_in_step(&mut lease.connection).await,
+                Err(_) => false,
+            };
+            if !in_step {
+                *ledger = before;
+                return Err(Stop::Stale);
+            }
+        }
+        match answer? {
+            Answer::Body => self.body(lease, ledger, announcement).await,
+            Answer::NobodysBody => lone_dot(&mut lease.connection).await,
+            Answer::Over => Ok(()),
+        }
+    }
+
+    /// MAIL, RCPT and DATA, and what is answered.
+    async fn commands(
+        &self,
+        connection: &mut Connection,
+        ledger: &mut Ledger,
+    ) -> Result<Answer, Stop> {
         let mut flight = self.flight(connection);
         let times = connection.timeouts.clone();
         let stale = self.first && connection.reused;
@@ -136,8 +172,7 @@ impl Transaction<'_> {
         if self.first && wants_authentication(&mail) {
             return Err(Stop::Unauthenticated(mail));
         }
-        let mut step = go_on(ledger.mail(&mail))?;
-        let accepted = step == Step::Go;
+        let accepted = go_on(ledger.mail(&mail))? == Step::Go;
         for index in &self.recipients {
             if accepted || flight.pipelined {
                 let rcpt = connection.ask(flight.next(), times.rcpt).await;
@@ -150,15 +185,15 @@ impl Transaction<'_> {
         }
         let somebody = accepted && ledger.anybody_taken();
         if !somebody && !flight.pipelined {
-            return Ok(());
+            return Ok(Answer::Over);
         }
         let data = connection.ask(flight.next(), times.data).await;
         let data = data.map_err(|b| Stop::Lost(b.to_reply("waiting for the reply to DATA")))?;
         if !somebody {
-            return if data.is_class(3) { lone_dot(connection).await } else { Ok(()) };
+            return Ok(if data.is_class(3) { Answer::NobodysBody } else { Answer::Over });
         }
-        step = go_on(ledger.data(&data))?;
-        if step == Step::Go { self.body(lease, ledger, announcement).await } else { Ok(()) }
+        let step = go_on(ledger.data(&data))?;
+        Ok(if step == Step::Go { Answer::Body } else { Answer::Over })
     }
 
     fn flight(&self, connection: &Connection) -> Flight {
@@ -221,6 +256,17 @@ impl Transaction<'_> {
             Err(broken) => Stop::Lost(broken.to_reply("sending the message")),
         }
     }
+}
+
+/// Whether the replies are in step with the commands, which were said before the reply to the last message was
+/// there: a relay that answered that twice has answered each of them one too early, and of whom a refusal
+/// spoke is not known. Of a transaction that ends without a body the next reply tells.
+async fn is_in_step(connection: &mut Connection) -> bool {
+    let time = connection.timeouts.command;
+    let reply = connection.ask(Some("RSET\r\n".to_owned()), time).await;
+    let in_step = reply.is_ok_and(|reply| reply.is_class(2));
+    connection.unfinished &= !in_step;
+    in_step
 }
 
 /// Nobody was accepted and the relay waits for a message all the same: it gets an empty one, for

@@ -72,6 +72,8 @@ pub(crate) struct Wire {
     socket: Socket,
     gathered: Vec<u8>,
     written: usize,
+    /// Whether all that was gathered has left. Over TLS it may be taken, and wait as cipher text.
+    flushed: bool,
     reader: ReplyReader,
     /// Writing failed. Kept until reading fails too: a relay that said why it hung up is heard.
     write_error: Option<io::Error>,
@@ -87,6 +89,7 @@ impl Wire {
             socket,
             gathered: Vec::new(),
             written: 0,
+            flushed: true,
             reader: ReplyReader::default(),
             write_error: None,
         }
@@ -111,6 +114,7 @@ impl Wire {
 
     /// Takes bytes that leave when a reply is waited for.
     pub(crate) fn gather(&mut self, bytes: &[u8]) {
+        self.flushed = false;
         self.gathered.extend_from_slice(bytes);
     }
 
@@ -160,7 +164,7 @@ impl Wire {
 
     /// Whether all that was gathered is with the operating system.
     pub(crate) fn is_written(&self) -> bool {
-        self.gathered.is_empty()
+        self.flushed
     }
 
     /// Writes what can be written at once. That it cannot be written is told when reading fails too.
@@ -183,7 +187,9 @@ impl Wire {
         }
         self.gathered.clear();
         self.written = 0;
-        self.socket.poll_flush(cx)
+        ready!(self.socket.poll_flush(cx))?;
+        self.flushed = true;
+        Poll::Ready(Ok(()))
     }
 
     /// Reads once into the reader.

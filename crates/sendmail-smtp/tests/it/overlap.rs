@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sendmail_core::Mailer as _;
 use sendmail_smtp::Timeouts;
 use sendmail_testkit::smtp::{At, Do, Gate, Script};
 use tokio::task::JoinHandle;
@@ -105,11 +106,64 @@ async fn what_was_said_behind_a_lost_dot_is_said_again_elsewhere() {
         assert_eq!((second.as_str(), third.as_str()), ("unknown", "accepted"), "{fault:?}");
         assert_eq!(relay.server.connections(), 2, "{fault:?}");
         assert_eq!(relay.handovers(), 3, "the lost commands were no handover");
+        if matches!(fault, Do::Silence) {
+            let first = String::from_utf8(relay.server.sessions()[0].raw.clone()).unwrap();
+            assert!(first.contains("RCPT TO:<third@y.example>"), "{first}");
+        }
         let third: Vec<_> =
             relay.server.messages().into_iter().filter(|it| it.session == 2).collect();
         assert_eq!(third.len(), 1);
         assert_eq!(third[0].recipients, ["third@y.example"]);
     }
+}
+
+/// Each reply behind the second one to the dot is one too early: a refusal would be told of somebody else.
+// Proves: A-early-reply
+#[tokio::test]
+async fn a_dot_that_is_answered_twice_lets_no_refusal_be_told_of_another() {
+    for (refused, outcomes) in [("a", "refused accepted"), ("b", "accepted refused")] {
+        let gate = Gate::new();
+        let twice = Do::Send(b"250 2.0.0 taken\r\n250 2.0.0 taken\r\n".to_vec());
+        let script = second_dot(&gate, twice)
+            .on(At::RcptTo(format!("{refused}@y.example")), Do::reply("550 5.1.1 nobody"));
+        let relay = used(script, Timeouts::default()).await;
+        let second = send(&relay, &["second@y.example"]);
+        while relay.server.submitted().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        let third = send(&relay, &["a@y.example", "b@y.example"]);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        gate.open();
+        assert_eq!(second.await.unwrap(), "accepted");
+        assert_eq!(third.await.unwrap(), outcomes);
+        assert_eq!(relay.server.connections(), 2);
+    }
+}
+
+/// A refusal that is one is believed, on the same connection.
+#[tokio::test]
+async fn a_message_that_is_refused_behind_another_is_refused_once() {
+    let gate = Gate::new();
+    let script = second_dot(&gate, Do::reply("250 2.0.0 taken")).on_transaction(
+        3,
+        At::Mail,
+        Do::reply("550 5.7.1 not you"),
+    );
+    let relay = used(script, Timeouts::default()).await;
+    let (second, third) = two_on_their_way(&relay, &gate).await;
+    assert_eq!((second.as_str(), third.as_str()), ("accepted", "refused"));
+    assert_eq!(relay.send(&["fourth@y.example"]).await, "accepted");
+    assert_eq!(relay.server.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_place_that_nobody_took_keeps_no_connection_open() {
+    let relay = used(Script::new(), Timeouts::default()).await;
+    assert_eq!(relay.send(&["second@y.example"]).await, "accepted");
+    relay.mailer.close().await;
+    relay.server.wait_for_ended(1).await;
 }
 
 #[tokio::test]
@@ -227,6 +281,28 @@ async fn what_a_relay_takes_too_few_connections_for_waits_for_those_that_it_took
     let served = sessions.iter().filter(|session| !session.commands.is_empty());
     assert_eq!(served.count(), 2);
     assert_eq!(relay.server.connections(), 10, "each was tried for once");
+}
+
+/// Ten find out at once that the relay takes nobody. When it is well again it is used as before.
+#[tokio::test]
+async fn a_relay_that_was_down_gets_as_many_connections_afterwards() {
+    let refusal = Do::reply_and_close("421 4.3.2 starting");
+    let relay = Arc::new(Relay::start(Script::new().on(At::Greeting, refusal)).await);
+    let sends: Vec<_> = (0..10).map(|_| send(&relay, &["a@y.example"])).collect();
+    for send in sends {
+        assert_eq!(send.await.unwrap(), "error: relay unreachable, temporary");
+    }
+    let gate = Gate::new();
+    let taken = Do::Wait(gate.clone(), Box::new(Do::reply("250 2.0.0 taken")));
+    relay.server.set_script(Script::new().on(At::Dot, taken));
+    let sends: Vec<_> = (0..10).map(|_| send(&relay, &["a@y.example"])).collect();
+    while relay.server.submitted().len() < 10 {
+        tokio::task::yield_now().await;
+    }
+    gate.open();
+    for send in sends {
+        assert_eq!(send.await.unwrap(), "accepted");
+    }
 }
 
 /// Nobody else is served: then it is the relay's trouble, as ever.
