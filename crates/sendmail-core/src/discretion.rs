@@ -21,7 +21,10 @@ const MOST_PUNCTUATION: usize = 8;
 
 /// Takes the addresses of the others out of each recipient's reply.
 pub(crate) fn keep(outcomes: &mut [(Recipient, Outcome)]) {
-    let names_somebody = |(_, outcome): &(_, Outcome)| outcome.reply().text().contains('@');
+    let names_somebody = |(_, outcome): &(_, Outcome)| {
+        let text = outcome.reply().text();
+        text.contains('@') || text.len() >= Reply::MAX_TEXT
+    };
     if outcomes.len() < 2 || !outcomes.iter().any(names_somebody) {
         return;
     }
@@ -112,6 +115,12 @@ impl Addresses {
                 let start = at.saturating_sub(word_before(part(0, at)).len());
                 named.push(Named { start, at, end: text.len(), address: None });
             }
+        }
+        // Where a text was cut it may end in the middle of a local part.
+        let word = text.rfind(' ').map_or(0, |space| space.saturating_add(1));
+        let start = word.max(text.len().saturating_sub(LONGEST_LOCAL));
+        if text.len() >= Reply::MAX_TEXT && !part(start, text.len()).contains('@') {
+            named.push(Named { start, at: start, end: text.len(), address: None });
         }
         named
     }
@@ -227,6 +236,17 @@ mod tests {
     use super::*;
     use crate::{DeliveryReport, Envelope};
     use proptest::prelude::*;
+
+    // Proves: I16
+    #[test]
+    fn a_local_part_that_was_cut_before_its_domain_is_taken_out() {
+        let envelope = Envelope::parse("s@x", ["a@b.example", "hidden.person@b.example"]).unwrap();
+        let filler = "no ".repeat(Reply::MAX_TEXT / 3);
+        let text = format!("{}hidden.pers", &filler[..Reply::MAX_TEXT - 11]);
+        let report = DeliveryReport::same(&envelope, &Outcome::Accepted(Reply::new(250, &text)));
+        let mut texts = report.outcomes().iter().map(|(_, outcome)| outcome.reply().text());
+        assert!(texts.all(|text| text.starts_with("no no") && !text.contains("hidden")));
+    }
 
     // Proves: I16
     #[test]

@@ -18,7 +18,7 @@ use crate::held::Held;
 use crate::journal::record::Record;
 use crate::journal::room_for;
 use crate::name::MessageName;
-use crate::queue::{Place, Queue, lock};
+use crate::queue::{Place, Queue, is_bad, lock};
 use crate::reading::{Content, Misfit, misfit};
 use crate::scan::Found;
 use crate::sync::atomic::Ordering;
@@ -113,8 +113,12 @@ impl Queue {
                     Err(Misfit::Trouble(error)) => return Err(error),
                     Err(Misfit::Unreadable(why)) => {
                         self.tell_unreadable(&worker.dir, &file, &why);
+                        self.has_strays.store(true, Ordering::Relaxed);
                     }
-                    Err(Misfit::Stays(why)) => self.set_aside(&worker.dir, &file, &why),
+                    Err(Misfit::Stays(why)) => {
+                        self.set_aside(&worker.dir, &file, &why);
+                        self.has_strays.store(true, Ordering::Relaxed);
+                    }
                     Err(Misfit::Damaged(why)) => self.put_with_failed(&worker.dir, &file, &why)?,
                 }
             }
@@ -186,7 +190,8 @@ impl Queue {
                     // Its clock has jumped: it is filed again under a time that can be right.
                     Some(due) => {
                         let to = name.due(due).encode();
-                        let moved = self.move_to(dir, &file.bytes, &Place::due(due), &to);
+                        let put = || self.move_to(dir, &file.bytes, &Place::due(due), &to);
+                        let moved = self.with_reserve(put);
                         moved.map_err(misfit)?;
                         Ok(None)
                     }
@@ -238,7 +243,13 @@ impl Queue {
             io::ErrorKind::AlreadyExists => {
                 Misfit::Stays("another file with the same id is being sent".to_owned())
             }
-            _ => misfit(error),
+            _ => {
+                // The disk that failed may have done it.
+                if is_bad(&error) {
+                    self.has_strays.store(true, Ordering::Relaxed);
+                }
+                misfit(error)
+            }
         })
     }
 

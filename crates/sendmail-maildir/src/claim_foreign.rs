@@ -86,7 +86,7 @@ impl Queue {
         // The lock is as old as the file that it is a name of, and one that is old counts as forgotten.
         let touch = self.now().as_secs() - stat.st_mtime > ZOPE_LOCK_LIFETIME / 3
             && dir.set_modified(file, None).is_ok();
-        match dir.link(file, lock_name) {
+        match self.with_reserve(|| dir.link(file, lock_name)) {
             Ok(()) => Ok(touch),
             Err(error) => Err(match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists => Misfit::Gone,

@@ -42,6 +42,11 @@ impl Content {
         Self(Arc::new(Mutex::new(State::Unsynced { file, _counted: open.clone() })))
     }
 
+    /// Whether its sync has failed.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(*lock(&self.0), State::Lost)
+    }
+
     /// Returns when it is durable. Once that has failed it fails for good.
     #[cfg_attr(test, track_caller)]
     pub(crate) fn sync(&self) -> io::Result<()> {

@@ -42,7 +42,7 @@ pub(crate) struct Dir {
 }
 
 /// How many directories are known to be durable before they are forgotten and synced once more.
-const MOST_KNOWN: usize = 128;
+const MOST_KNOWN: usize = 32;
 
 /// What a name in a directory leads to, as far as the directory itself tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -293,14 +293,16 @@ impl Queue {
 
     /// Replaces a decided manifest by one that names these of its messages.
     fn write_decided(&self, dir: &Dir, manifest: &Manifest, rest: &[QueueId]) -> io::Result<()> {
-        let temporary = format!(".new-{}", self.owner.id).into_bytes();
+        // Two threads may write two of them at once.
+        let temporary = format!(".new-{}-{}", self.owner.id, manifest.transaction).into_bytes();
         gone(dir.unlink(&temporary))?;
         let own = |id: &QueueId| manifest.own.contains(id);
         let file = dir.write_file(&temporary, &[&encode(manifest.transaction, rest, own)])?;
         set_mode(&file, DECIDED)?;
         sync(&file)?;
         dir.rename(&temporary, dir, &manifest_name(manifest.transaction, manifest.owner))?;
-        dir.sync()
+        // Whoever comes next writes it anew once more, and does not rely on its name.
+        dir.sync().inspect_err(|_| insist(|| set_mode(&file, DOUBTFUL)))
     }
 
     /// All manifests that can be read. One that cannot was never synced: it is undecided, and names
@@ -457,6 +459,9 @@ mod tests {
             dir.stat(&manifest_name(transaction, queue.owner.id)).unwrap()
         };
         let before = manifest(&queue);
+        // Held open, so that no other file gets its number.
+        let name = manifest_name(transaction, queue.owner.id);
+        let _held = queue.own_staged().unwrap().open_file(&name, false).unwrap();
         // The first operation marks it, the second syncs the mark.
         faults::fail_after(1, 5);
         let error = queue.decide(transaction).unwrap_err();

@@ -95,6 +95,11 @@ impl Queue {
     fn is_written(&self, new: &NewMessage) -> Result<bool> {
         let operation = "write the message into the queue";
         let Some(written) = lock(&self.written).get(&new.id).cloned() else { return Ok(false) };
+        if written.content.is_lost() {
+            let message =
+                "it could not be made durable before; hand it over anew, under another queue id";
+            return Err(Error::new(ErrorKind::Io, operation, message).with("queue id", new.id));
+        }
         let name = MessageName::new(new.id).owned(self.owner.id).encode();
         let read = || match written.staged {
             false => self.layout.tmp.read(&name, u64::MAX),
@@ -319,7 +324,11 @@ impl Queue {
             if !found.staged {
                 // Whoever wrote it may have died before its sync.
                 let file = found.dir.open_file(&found.name.encode(), false).map_err(trouble)?;
-                sync(&file).map_err(trouble)?;
+                // This process does not try that sync again.
+                sync(&file).map_err(|error| {
+                    lock(&self.doubtful).insert(id);
+                    trouble(error)
+                })?;
             }
             let options = head.envelope.options();
             let moved = self.publish_file(&found.dir, found.name, options, now).map_err(trouble)?;
@@ -390,7 +399,8 @@ impl Queue {
                 touched.add(found.dir);
                 continue;
             }
-            // Only what was whole can have been prepared, and is worth keeping.
+            // What was prepared is worth keeping. What is staged was; a power cut before that was answered
+            // may have torn it.
             let keep = why == Discard::Fenced && (found.staged || found.head.is_some());
             let done = if keep {
                 gone(found.dir.rename(&name, &self.layout.discarded, &name))

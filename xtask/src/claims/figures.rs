@@ -68,7 +68,7 @@ const LONG_RUNS: [LongRun; 9] = [
         what: "the disk's simulation",
         when: "24 November 2026",
         seed: "0x5eed",
-        came: "20 histories, some 8,900 disks of power cuts and as many with old names, 0 violations; the search without bounds and all pairs of faults have not been run",
+        came: "20 histories, some 8,900 disks of power cuts and as many with old names, 0 violations; each operation in seven ways, 0; all pairs of operations, 19 of one kind, [mended](disk.md) since; the search without bounds was stopped half-way, 0",
         says: &[(&["I3", "F-*-power"], "8,900 disks, 0 violations")],
     },
     LongRun {
@@ -89,8 +89,8 @@ const LONG_RUNS: [LongRun; 9] = [
         what: "a relay that is hostile for ten minutes",
         when: "24 November 2026",
         seed: "",
-        came: "4,960 connections in 407 ways, nothing lost or wrongly sent; memory grew by 2.0 MB, and should by less than 1. A bound on threads was set since, and the run not repeated",
-        says: &[(&["A-endless", "I11"], "nothing lost, 4,960 connections")],
+        came: "638 connections in 304 of 407 ways, nothing lost or wrongly sent; 15,568 KiB resident after the warm-up and in the end: memory grew by 0 KiB",
+        says: &[(&["A-endless", "I11"], "memory grew by 0 KiB in 10 minutes")],
     },
     LongRun {
         what: "1,000,000 queued messages",

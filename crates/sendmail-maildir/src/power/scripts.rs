@@ -134,7 +134,7 @@ fn dying_decision(life: &mut Life, queue: Process) {
         let (transaction, ids) = life.propose(&queue, &[&["a@x"], &["b@x"]]);
         probe::die_at(Op::Sync, 0);
         if !sync_is_seen_to_fail {
-            probe::die_at(Op::Mode, 1);
+            (1..=3).for_each(|mark| probe::die_at(Op::Mode, mark));
         }
         let _ = queue.decide(transaction);
         probe::live_on();
@@ -244,7 +244,7 @@ fn dying_settlement(life: &mut Life, queue: Process) {
                     life.attempt(claim.id, claim.attempt, loaded.envelope.recipients());
                 probe::die_at(Op::Sync, 0);
                 // Nor can it say that the sync has failed, after what it has written down.
-                probe::die_at(Op::Write, 1);
+                (1..=3).for_each(|mark| probe::die_at(Op::Write, mark));
                 let _ = queue.settle(claim, &settlement);
                 probe::live_on();
             }
