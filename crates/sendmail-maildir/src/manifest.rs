@@ -426,6 +426,7 @@ mod tests {
     use crate::disk::{Op, faults};
     use crate::options::MaildirOptions;
     use proptest::prelude::*;
+    use sendmail_core::{Envelope, Message, NewMessage, Timestamp};
     use uuid::Uuid;
 
     proptest! {
@@ -441,6 +442,54 @@ mod tests {
             prop_assert_eq!(decode(&content, transaction), Some(Named { ids, own }));
             prop_assert_eq!(decode(&content[..cut % content.len()], transaction), None);
             prop_assert_eq!(decode(&content, TransactionId::from_bytes([2; 16])), None);
+        }
+    }
+
+    // Proves: I1, I6
+    #[test]
+    fn a_manifest_in_which_a_byte_was_changed_names_nothing() {
+        let transaction = TransactionId::from_bytes([1; 16]);
+        let ids = [QueueId::from_bytes([0x22; 16]), QueueId::from_bytes([0x33; 16])];
+        let content = encode(transaction, &ids, |_| true);
+        for at in 0..content.len() {
+            let mut changed = content.clone();
+            changed[at] ^= 1;
+            assert_eq!(decode(&changed, transaction), None, "{at}");
+        }
+        let of_nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(checksum(""), of_nothing, "FIPS 180-4");
+    }
+
+    #[test]
+    fn a_decision_that_is_durable_is_not_written_anew() {
+        let temp = tempfile::tempdir().unwrap();
+        let open = || Queue::open(temp.path(), MaildirOptions::default()).unwrap();
+        let (queue, other) = (open(), open());
+        let transaction = TransactionId::from_bytes([1; 16]);
+        let ids = [QueueId::from_bytes([2; 16]), QueueId::from_bytes([3; 16])];
+        queue.propose(transaction, &ids).unwrap();
+        queue.decide(transaction).unwrap();
+        let (told, operations) = faults::listed(|| other.visible(&ids).unwrap());
+        assert_eq!(told, ids);
+        assert!(!operations.contains(&Op::Rename) && operations.contains(&Op::Sync));
+    }
+
+    /// A living writer may be about to decide; of a message whose fate a database decides he never is.
+    #[test]
+    fn a_fence_waits_for_the_writer_of_a_message_that_this_queue_decides() {
+        let temp = tempfile::tempdir().unwrap();
+        let open = || Queue::open(temp.path(), MaildirOptions::default()).unwrap();
+        let (queue, other) = (open(), open());
+        let own = queue.layout.resource.clone();
+        for (number, resource, decision) in
+            [(1, own, Decision::Unfinished), (2, "database".parse().unwrap(), Decision::Aborted)]
+        {
+            let id = QueueId::from_bytes([number; 16]);
+            let raw = format!("Message-ID: <{id}@test>\nDate: d\n\nbody\n");
+            let message = Message::from_raw(raw.as_bytes(), Timestamp::EPOCH, "test").unwrap();
+            let envelope = Envelope::parse("from@x", ["to@x"]).unwrap();
+            queue.write(&NewMessage { id, envelope, message, resource }).unwrap();
+            assert_eq!(other.fence(id).unwrap(), decision, "{number}");
         }
     }
 
